@@ -1,0 +1,51 @@
+"""jaxinterp: see how a language model computes.
+
+Train sparse dictionaries, trace exact attribution graphs, read them and follow them. Everything named
+here is imported when first used, so that ``import jaxinterp`` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dictionary": "jaxinterp.dictionaries",
+    "Graph": "jaxinterp.graphs",
+    "InputError": "jaxinterp.core.errors",
+    "JaxinterpError": "jaxinterp.core.errors",
+    "Model": "jaxinterp.models",
+    "ModelConfig": "jaxinterp.models",
+    "generate": "jaxinterp.models",
+    "load_dictionary": "jaxinterp.dictionaries",
+    "load_graph": "jaxinterp.graphs",
+    "load_model": "jaxinterp.checkpoints",
+    "save_dictionary": "jaxinterp.dictionaries",
+    "save_model": "jaxinterp.checkpoints",
+    "trace": "jaxinterp.attribution",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from jaxinterp.attribution import trace
+    from jaxinterp.checkpoints import load_model, save_model
+    from jaxinterp.core.errors import InputError, JaxinterpError
+    from jaxinterp.dictionaries import Dictionary, load_dictionary, save_dictionary
+    from jaxinterp.graphs import Graph, load_graph
+    from jaxinterp.models import Model, ModelConfig, generate
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'jaxinterp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
