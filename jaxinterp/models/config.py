@@ -1,0 +1,123 @@
+"""One frozen record that says everything in which decoder families differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from jaxinterp.core.errors import InputError, near
+
+_CHOICES = {
+    "norm": ("rms", "layer"),
+    "activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "positions": ("rope", "learned"),
+    "rope_pairs": ("half", "adjacent"),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer.
+
+    Attributes:
+      vocab_size, d_model, n_layers, n_heads, n_kv_heads, d_head, d_mlp, context: sizes V, D, L, H, K,
+        E, M and the longest sequence in tokens.
+      norm: "rms" (no centring, no bias) or "layer" (LayerNorm with bias).
+      norm_unit_offset: the stored gain is added to one (Gemma).
+      post_norms: a further norm after attention and after the MLP, before the residual add (Gemma-2).
+      activation, gated: MLP nonlinearity; gated means ``act(x W_gate) * (x W_up)``.
+      positions: rotary or learned absolute; ``rope_pairs`` says which entries turn together, ``half``
+        (i, i + E/2) as in Hugging Face or ``adjacent`` (2i, 2i + 1) as in llama2.c.
+      qkv_bias, out_bias, mlp_bias: which projections have biases.
+      query_scale: factor on attention scores; None means ``d_head ** -0.5``.
+      attn_softcap, final_softcap: ``cap * tanh(x / cap)`` on scores and on logits; None means absent.
+      windows: sliding window of each layer, 0 meaning full attention; empty means full everywhere.
+      tied: the unembedding is the transposed embedding.
+      embed_scale: factor on token embeddings as they enter the residual stream.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    context: int
+    norm: str = "rms"
+    norm_eps: float = 1e-5
+    norm_unit_offset: bool = False
+    post_norms: bool = False
+    activation: str = "silu"
+    gated: bool = True
+    positions: str = "rope"
+    rope_base: float = 10000.0
+    rope_pairs: str = "half"
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    query_scale: float | None = None
+    attn_softcap: float | None = None
+    final_softcap: float | None = None
+    windows: tuple[int, ...] = ()
+    tied: bool = False
+    embed_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_mlp", "context",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"model config: {name} is {value!r}, expected a whole number of at least 1")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"model config: {name} is {getattr(self, name)!r}, expected one of {allowed}")
+        if self.n_heads % self.n_kv_heads:
+            raise InputError(
+                f"model config: {self.n_heads} heads cannot share {self.n_kv_heads} key/value heads evenly"
+            )
+        if self.positions == "rope" and self.d_head % 2:
+            raise InputError(f"model config: rotary positions need an even head width, not {self.d_head}")
+        object.__setattr__(self, "windows", tuple(int(w) for w in self.windows))
+        if self.windows and len(self.windows) != self.n_layers:
+            raise InputError(
+                f"model config: {len(self.windows)} windows for {self.n_layers} layers, expected one a layer"
+            )
+
+    @property
+    def score_scale(self) -> float:
+        """The factor on attention scores."""
+        return self.d_head**-0.5 if self.query_scale is None else self.query_scale
+
+    @property
+    def group_size(self) -> int:
+        """G, query heads per key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict with every field."""
+        return {**dataclasses.asdict(self), "windows": list(self.windows)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "model config") -> ModelConfig:
+        """The inverse of `to_dict`. An unknown or missing field raises an `InputError` that names it."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        for name in values:
+            if name not in names:
+                raise InputError(f"{where}: unknown field {name!r}{near(name, names)}")
+        for f in dataclasses.fields(cls):
+            if f.default is dataclasses.MISSING and f.name not in values:
+                raise InputError(f"{where}: the field {f.name!r} is missing")
+        try:
+            return cls(**{**values, "windows": tuple(values.get("windows", ()))})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: {error}") from error
+
+    def n_params(self) -> int:
+        """How many parameters the model has."""
+        from jaxinterp.models.weights import declare
+        from jaxinterp.parallel import weights
+
+        return weights.size(declare(self))
