@@ -1,0 +1,94 @@
+"""Attention: multi-head and grouped-query, rotary, sliding window, score softcap, key/value cache.
+
+Letters: B batch, T query position, S key position, D width, K key/value heads, G query heads per
+key/value head, H = K·G, E head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.norms import add_bias
+from jaxinterp.models.rotary import rotate
+
+
+class Places(NamedTuple):
+    """Where tokens stand: positions [B, T] and the number of their document [B, T]."""
+
+    positions: Array
+    segments: Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of earlier tokens of one layer [B, S, K, E], their places, and how many are filled."""
+
+    keys: Array
+    values: Array
+    places: Places
+    filled: Array
+
+
+def values(w: Tree, x: Array, unit: Array | None, precision: Any) -> Array:
+    """x [B, T, D] → value vectors [B, T, K, E]. Linear in x and in ``unit``."""
+    return add_bias(jnp.einsum("btd,dke->btke", x, w["v"], precision=precision), w.get("v_bias"), unit)
+
+
+def pattern(
+    w: Tree, config: ModelConfig, x: Array, places: Places, window: Array, precision: Any, cache: Cache | None
+) -> tuple[Array, Array]:
+    """Attention probabilities [B, H, T, S] of x [B, T, D], and its keys [B, T, K, E].
+
+    A query sees keys of its own document at its own or an earlier position, no further back than
+    ``window`` tokens (its own included) unless that is 0.
+    """
+    b, t, _ = x.shape
+    q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
+    k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
+    if config.positions == "rope":
+        q = rotate(q, places.positions, base=config.rope_base, pairs=config.rope_pairs)
+        k = rotate(k, places.positions, base=config.rope_base, pairs=config.rope_pairs)
+    keys, key_places = k, places
+    if cache is not None:
+        keys = _append(cache.keys, k, cache.filled)
+        key_places = jax.tree.map(lambda old, new: _append(old, new, cache.filled), cache.places, places)
+    q = q.reshape(b, t, config.n_kv_heads, config.group_size, config.d_head)
+    scores = jnp.einsum("btkge,bske->bkgts", q, keys, precision=precision) * config.score_scale
+    if config.attn_softcap is not None:
+        scores = config.attn_softcap * jnp.tanh(scores / config.attn_softcap)
+    query, key = places.positions[:, :, None], key_places.positions[:, None, :]
+    seen = (key <= query) & (places.segments[:, :, None] == key_places.segments[:, None, :])
+    seen = seen & ((window == 0) | (query - key < window))
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    return probabilities.reshape(b, config.n_heads, t, keys.shape[1]), k
+
+
+def mix(
+    w: Tree, config: ModelConfig, probabilities: Array, v: Array, unit: Array | None, precision: Any
+) -> Array:
+    """Values [B, S, K, E] moved by a pattern [B, H, T, S] and read out: [B, T, D]. Linear in the values."""
+    b, _, t, s = probabilities.shape
+    grouped = probabilities.reshape(b, config.n_kv_heads, config.group_size, t, s)
+    z = jnp.einsum("bkgts,bske->btkge", grouped, v, precision=precision)
+    z = z.reshape(b, t, config.n_heads, config.d_head)
+    return add_bias(jnp.einsum("bthe,hed->btd", z, w["o"], precision=precision), w.get("o_bias"), unit)
+
+
+def extend(cache: Cache, k: Array, v: Array, places: Places) -> Cache:
+    """The cache with the keys and values of T more tokens."""
+    both = jax.tree.map(lambda old, new: _append(old, new, cache.filled), cache.places, places)
+    return Cache(
+        _append(cache.keys, k, cache.filled),
+        _append(cache.values, v, cache.filled),
+        both,
+        cache.filled + k.shape[1],
+    )
+
+
+def _append(old: Array, new: Array, at: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=1)

@@ -1,0 +1,115 @@
+"""One layer, in two halves around the MLP. The same code runs live and frozen.
+
+Frozen, the attention pattern and the denominators of the norms are given instead of computed, which makes
+both halves linear in the residual stream and in the bias units (methods of *Circuit Tracing*, "local
+replacement model").
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models import attention, norms
+from jaxinterp.models.attention import Cache, Places
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.sites import Touch
+
+
+class Frozen(NamedTuple):
+    """What linearisation keeps of a layer: pattern [B, H, T, S] and norm denominators [B, T, 1].
+
+    Stacked over layers they have a leading L. The post-norm scales are None without post-norms.
+    """
+
+    pattern: Array
+    attn_scale: Array
+    mlp_scale: Array
+    attn_post_scale: Array | None = None
+    mlp_post_scale: Array | None = None
+
+
+class Units(NamedTuple):
+    """Factors [B, T] on the biases of a layer, one for each kind; see `norms.affine`."""
+
+    attention: Array | None = None
+    norm: Array | None = None
+
+
+class Reads(NamedTuple):
+    """What an MLP or a dictionary can read [B, T, D]."""
+
+    resid_mid: Array
+    mlp_normalized: Array
+    mlp_in: Array
+
+
+def keep(site: str, value: Array) -> Array:
+    """The toucher that edits and records nothing."""
+    del site
+    return value
+
+
+def before_mlp(
+    w: Tree, config: ModelConfig, x: Array, *, places: Places | None = None, window: Any = 0,
+    frozen: Frozen | None = None, units: Units | None = None, touch: Touch = keep, cache: Cache | None = None,
+    precision: Any = None,
+) -> tuple[Reads, Cache | None]:  # fmt: skip
+    """Attention and the norm before the MLP.
+
+    Args:
+      w: the weights of one layer.
+      x: [B, T, D] residual stream.
+      places, window, cache: for the live pattern.
+      frozen: given instead of computed.
+      units: factors on biases.
+
+    Returns:
+      What the MLP reads, and the extended cache if one was given.
+    """
+    units = units or Units()
+    x = touch("resid_pre", x)
+    scale = frozen.attn_scale if frozen else touch("attn_scale", norms.scale(x, config))
+    a = norms.affine(norms.centre(x, config) / scale, w["attn_norm"], config, units.norm)
+    a = touch("attn_in", a)
+    v = attention.values(w, a, units.attention, precision)
+    if frozen:
+        probabilities = frozen.pattern
+    else:
+        assert places is not None
+        probabilities, k = attention.pattern(w, config, a, places, window, precision, cache)
+        probabilities = touch("pattern", probabilities)
+        if cache is not None:
+            cache = attention.extend(cache, k, v, places)
+            v = cache.values
+    out = attention.mix(w, config, probabilities, v, units.attention, precision)
+    if config.post_norms:
+        scale = frozen.attn_post_scale if frozen else touch("attn_post_scale", norms.scale(out, config))
+        out = norms.affine(norms.centre(out, config) / scale, w["attn_post_norm"], config, units.norm)
+    mid = touch("resid_mid", x + touch("attn_out", out))
+    scale = frozen.mlp_scale if frozen else touch("mlp_scale", norms.scale(mid, config))
+    normalised = touch("mlp_normalized", norms.centre(mid, config) / scale)
+    return Reads(mid, normalised, touch("mlp_in", norms.affine(normalised, w["mlp_norm"], config, units.norm))), cache
+
+
+def after_mlp(
+    w: Tree, config: ModelConfig, mid: Array, out: Array | None, raw: Array | None, *,
+    frozen: Frozen | None = None, units: Units | None = None, touch: Touch = keep,
+) -> Array:  # fmt: skip
+    """Add the MLP's output to the residual stream.
+
+    Args:
+      mid: [B, T, D] residual stream before the MLP.
+      out: what is added as it is; ``raw``: what goes through the post-norm first (where there is one).
+        Either may be None, not both; both together add up.
+    """
+    total = out
+    if raw is not None:
+        raw = touch("mlp_out_raw", raw)
+        if config.post_norms:
+            scale = frozen.mlp_post_scale if frozen else touch("mlp_post_scale", norms.scale(raw, config))
+            unit = (units or Units()).norm
+            raw = norms.affine(norms.centre(raw, config) / scale, w["mlp_post_norm"], config, unit)
+        total = raw if out is None else out + raw
+    assert total is not None
+    return touch("resid_post", mid + touch("mlp_out", total))

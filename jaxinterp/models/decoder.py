@@ -1,0 +1,165 @@
+"""The decoder: tokens in, logits and named activations out.
+
+Letters: B batch, T position, D width, L layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models import norms
+from jaxinterp.models.attention import Cache, Places
+from jaxinterp.models.block import Reads, after_mlp, before_mlp
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.mlp import mlp
+from jaxinterp.models.sites import LAYER_SITES, Activations, Edit, check_sites, toucher
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class MlpSwap(NamedTuple):
+    """Something in place of every MLP.
+
+    Attributes:
+      step: (carry, layer, reads) → (carry, output [B, T, D]). ``layer`` is a Python int.
+      carry: its first carry.
+      write_site: "mlp_out" or "mlp_out_raw" (before a post-norm).
+    """
+
+    step: Callable[[Any, int, Reads], tuple[Any, Array]]
+    carry: Any
+    write_site: str = "mlp_out"
+
+
+def places(tokens: Array, positions: Array | None = None, segments: Array | None = None) -> Places:
+    """Positions counted from 0 and one document a row, where they are not given."""
+    b, t = tokens.shape
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.int32)[None, :], (b, t))
+    if segments is None:
+        segments = jnp.zeros((b, t), jnp.int32)
+    return Places(positions, segments)
+
+
+def embed(params: Tree, config: ModelConfig, tokens: Array, positions: Array) -> Array:
+    """tokens, positions [B, T] → [B, T, D] as they enter the residual stream."""
+    x = params["embed"]["tokens"][tokens] * config.embed_scale
+    return x + params["embed"]["positions"][positions] if config.positions == "learned" else x
+
+
+def unembedding(params: Tree, config: ModelConfig) -> Array:
+    """The unembedding [D, V], tied or not."""
+    return params["embed"]["tokens"].T if config.tied else params["unembed"]
+
+
+def softcap(logits: Array, config: ModelConfig) -> Array:
+    """The final softcap, where the model has one."""
+    cap = config.final_softcap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def forward(
+    params: Tree, config: ModelConfig, tokens: Array, *, sites: Sequence[str] = (), edits: Sequence[Edit] = (),
+    positions: Array | None = None, segments: Array | None = None, cache: Cache | None = None,
+    swap: MlpSwap | None = None, unroll: bool = False, precision: Any = HIGHEST,
+) -> tuple[Array, Activations]:  # fmt: skip
+    """Run the model.
+
+    Args:
+      params, config: the model.
+      tokens: [B, T] token ids.
+      sites: names from `sites.SITES` to return.
+      edits: changes at sites.
+      positions, segments: [B, T]; tokens attend within their own segment (document) only.
+      cache: stacked over layers; the updated one is returned in place of the logits' companion by
+        `forward_cached`, use that.
+      swap: something in place of every MLP (implies ``unroll``).
+      unroll: a Python loop over layers instead of a scan; same values and names.
+      precision: of every matrix product.
+
+    Returns:
+      logits [B, T, V] and `Activations`.
+    """
+    if cache is not None:
+        raise ValueError("forward takes no cache, use forward_cached")
+    logits, activations, _ = _run(params, config, tokens, sites, edits, positions, segments, None, swap, unroll, precision)
+    return logits, activations
+
+
+def forward_cached(
+    params: Tree, config: ModelConfig, tokens: Array, cache: Cache, *, positions: Array, segments: Array,
+    edits: Sequence[Edit] = (), precision: Any = HIGHEST,
+) -> tuple[Array, Cache]:  # fmt: skip
+    """Run T more tokens after those in ``cache`` (stacked over layers); logits [B, T, V] and the new cache."""
+    logits, _, cache = _run(params, config, tokens, (), edits, positions, segments, cache, None, False, precision)
+    assert cache is not None
+    return logits, cache
+
+
+def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
+    """A cache for ``length`` tokens, stacked over layers, with nothing in it (segment -1 is never seen)."""
+    shape = (config.n_layers, batch, length, config.n_kv_heads, config.d_head)
+    where = Places(
+        jnp.zeros((config.n_layers, batch, length), jnp.int32),
+        jnp.full((config.n_layers, batch, length), -1, jnp.int32),
+    )
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), where, jnp.zeros((config.n_layers,), jnp.int32))
+
+
+def _run(
+    params: Tree, config: ModelConfig, tokens: Array, sites: Sequence[str], edits: Sequence[Edit],
+    positions: Array | None, segments: Array | None, cache: Cache | None, swap: MlpSwap | None, unroll: bool,
+    precision: Any,
+) -> tuple[Array, Activations, Cache | None]:  # fmt: skip
+    asked = check_sites(sites)
+    edits = tuple(edits)
+    where = places(tokens, positions, segments)
+    ends: dict[str, Array] = {}
+    touch = toucher(asked, edits, -1, ends)
+    x = touch("embed", embed(params, config, tokens, where.positions))
+    windows = jnp.asarray(config.windows or (0,) * config.n_layers, jnp.int32)
+
+    def layer(carry: tuple[Array, Any], inputs: Any) -> tuple[tuple[Array, Any], Any]:
+        x, extra = carry
+        w, index, window, layer_cache = inputs
+        record: dict[str, Array] = {}
+        touch = toucher(asked, edits, index, record)
+        reads, layer_cache = before_mlp(
+            w, config, x, places=where, window=window, touch=touch, cache=layer_cache, precision=precision
+        )
+        out = raw = None
+        if swap is None:
+            raw = mlp(w, config, reads.mlp_in, precision)
+        else:
+            extra, new = swap.step(extra, index, reads)
+            out, raw = (new, None) if swap.write_site == "mlp_out" else (None, new)
+        x = after_mlp(w, config, reads.resid_mid, out, raw, touch=touch)
+        return (x, extra), (record, layer_cache)
+
+    stacked = (params["layers"], jnp.arange(config.n_layers), windows, cache)
+    carry = (x, None if swap is None else swap.carry)
+    if unroll or swap is not None:
+        (x, _), (record, cache) = _python_scan(layer, carry, stacked, config.n_layers)
+    else:
+        (x, _), (record, cache) = jax.lax.scan(layer, carry, stacked)
+
+    scale = touch("final_scale", norms.scale(x, config))
+    x = touch("final_norm", norms.affine(norms.centre(x, config) / scale, params["final_norm"], config))
+    logits = jnp.einsum("btd,dv->btv", x, unembedding(params, config), precision=precision)
+    found = {name: record[name] for name in LAYER_SITES if name in record}
+    return softcap(logits, config), Activations(**ends, **found), cache
+
+
+def _python_scan(step: Callable[..., Any], carry: Any, stacked: Any, length: int) -> tuple[Any, Any]:
+    outputs = []
+    weights, _, windows, cache = stacked
+    for i in range(length):
+        one = jax.tree.map(lambda leaf: leaf[i], (weights, windows, cache))  # noqa: B023
+        carry, out = step(carry, (one[0], i, one[1], one[2]))
+        outputs.append(out)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

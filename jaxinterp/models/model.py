@@ -1,0 +1,39 @@
+"""A model as one value: parameters, config, tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxinterp.core.letters import Tree
+from jaxinterp.core.trees import digest
+from jaxinterp.models.config import ModelConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Model:
+    """A decoder with its weights. A pytree whose leaves are the weights.
+
+    Attributes:
+      params: nested dict of arrays as `models.weights.declare` says.
+      config: `ModelConfig`.
+      tokenizer: has ``encode``, ``decode`` and ``text``; None when there is none.
+      name: shown to people and written into graphs; not used to find anything.
+    """
+
+    params: Tree
+    config: ModelConfig = dataclasses.field(metadata={"static": True})
+    tokenizer: Any = dataclasses.field(default=None, metadata={"static": True})
+    name: str = dataclasses.field(default="", metadata={"static": True})
+
+    def digest(self) -> str:
+        """sha256 of the weights, their names and dtypes."""
+        return digest(self.params)
+
+    def astype(self, dtype: Any) -> Model:
+        """The same model with weights of another dtype."""
+        return dataclasses.replace(self, params=jax.tree.map(lambda leaf: leaf.astype(dtype), self.params))
