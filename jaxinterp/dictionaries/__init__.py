@@ -1,0 +1,6 @@
+"""Floor 4: dictionaries. One protocol; per-layer and cross-layer transcoders; files in and out."""
+
+from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, Kind, fits, kind_of
+from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
+
+__all__ = ["Dictionary", "DictionaryConfig", "Kind", "fits", "kind_of", "load_dictionary", "save_dictionary"]

@@ -1,0 +1,1 @@
+"""Other programs' dictionary files, in and out."""

@@ -1,0 +1,260 @@
+"""circuit-tracer's folders of per-layer and cross-layer transcoders, read and written.
+
+A folder holds ``config.yaml`` and one file a layer (PLT) or two (CLT); see the tables below. Decoders of a
+CLT are grouped by source layer there and by target layer here; a skip is applied as ``x @ W_skip.T`` in a
+PLT's file and as ``x @ W_skip`` in a CLT's.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxinterp.core.errors import InputError, near
+from jaxinterp.core.files import read_bytes, write_text
+from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
+from jaxinterp.dictionaries.formats import tensors
+
+KIND_NAMES = {"plt": "transcoder_set", "clt": "cross_layer_transcoder"}
+READ_HOOKS = {"resid_mid": "hook_resid_mid", "mlp_normalized": "ln2.hook_normalized", "mlp_in": "mlp.hook_in"}
+WRITE_HOOKS = {"mlp_out": "hook_mlp_out", "mlp_out_raw": "mlp.hook_out"}
+FIELDS = (
+    "model_name", "model_kind", "feature_input_hook", "feature_output_hook", "scan", "activation", "k", "transcoders",
+)  # fmt: skip
+_PLT_FILE = re.compile(r"layer_(\d+)\.safetensors")
+_CLT_FILE = re.compile(r"W_(enc|dec)_(\d+)\.safetensors")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether ``folder`` has this format's config file."""
+    return (folder / "config.yaml").is_file()
+
+
+def read(folder: Path, dtype: str = "float32") -> tuple[DictionaryConfig, dict[str, Any]]:
+    """The config and the parameters (numpy arrays of ``dtype``) in a circuit-tracer folder.
+
+    Raises:
+      InputError: an unknown field or tensor, a missing or truncated file, another shape, or layers that
+        do not add up.
+    """
+    header = _header(folder)
+    kind = _lookup(KIND_NAMES, header["model_kind"], "model_kind", folder)
+    read_site = _lookup(READ_HOOKS, header["feature_input_hook"], "feature_input_hook", folder)
+    write_site = _lookup(WRITE_HOOKS, header["feature_output_hook"], "feature_output_hook", folder)
+    reader = {"plt": _read_plt, "clt": _read_clt}[kind]
+    sizes, params = reader(folder, np.dtype(dtype))
+    has_threshold = "threshold" in params
+    declared = header.get("activation")
+    if declared not in (None, "relu", "jump_relu", "jumprelu"):
+        raise InputError(
+            f"{folder / 'config.yaml'}: activation {declared!r} is not supported, only relu and JumpReLU "
+            "(thresholds in the layer files) are"
+        )
+    config = DictionaryConfig(
+        kind=kind,
+        **sizes,
+        activation="jumprelu" if has_threshold else "relu",
+        skip="W_skip" in params,
+        read_site=read_site,
+        write_site=write_site,
+        model_name=str(header.get("model_name") or ""),
+        scan=str(header.get("scan") or ""),
+    )
+    return config, params
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    path = folder / "config.yaml"
+    try:
+        header = yaml.safe_load(read_bytes(path).decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{path} is not YAML: {line}") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: expected fields such as model_kind, found {type(header).__name__}")
+    for name in header:
+        if name not in FIELDS:
+            raise InputError(f"{path}: unknown field {name!r}{near(name, FIELDS)}")
+    for name in ("model_kind", "feature_input_hook", "feature_output_hook"):
+        if name not in header:
+            raise InputError(f"{path}: the field {name!r} is missing")
+    if header.get("transcoders"):
+        raise InputError(
+            f"{path} points to files elsewhere (transcoders: ...); download them into the folder first"
+        )
+    if header.get("k") is not None:
+        raise InputError(
+            f"{path}: TopK dictionaries (k: {header['k']}) are not supported, only relu and JumpReLU are"
+        )
+    return header
+
+
+def _lookup(table: dict[str, str], value: object, field: str, folder: Path) -> str:
+    for ours, theirs in table.items():
+        if value == theirs:
+            return ours
+    raise InputError(
+        f"{folder / 'config.yaml'}: {field} is {value!r}, expected one of {', '.join(table.values())}"
+        f"{near(value, table.values())}"
+    )
+
+
+def _layers(folder: Path, pattern: re.Pattern[str], stems: tuple[str, ...]) -> int:
+    """How many layers the folder's files are for, after checking that none is missing or left over."""
+    found = set()
+    for path in folder.glob("*.safetensors"):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            raise InputError(f"{path}: no file of that name belongs in this kind of dictionary folder")
+        found.add(int(match.groups()[-1]))
+    if not found:
+        raise InputError(f"{folder}: no {stems[0]}_0.safetensors here, the folder holds no layer files")
+    count = max(found) + 1
+    for layer in range(count):
+        for stem in stems:
+            path = folder / f"{stem}_{layer}.safetensors"
+            if not path.is_file():
+                raise InputError(f"{path} is missing, though the folder has files up to layer {count - 1}")
+    return count
+
+
+def _sizes(file: tensors.Reader, name: str) -> tuple[int, int]:
+    shape = file.shape(name)
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{file.path}: {name} has shape {shape}, expected (features, width)")
+    return shape[0], shape[1]
+
+
+def _stack(rows: list[dict[str, np.ndarray]], folder: Path) -> dict[str, Any]:
+    """One array a name, layers leading; a name that only some layers have is refused."""
+    for layer, row in enumerate(rows):
+        for name in rows[0].keys() ^ row.keys():
+            raise InputError(
+                f"{folder}: {name} is in some layers and not in others (layers 0 and {layer} differ)"
+            )
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _read_plt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
+    count = _layers(folder, _PLT_FILE, ("layer",))
+    rows: list[dict[str, np.ndarray]] = []
+    n = d = 0
+    for layer in range(count):
+        with tensors.reading(folder / f"layer_{layer}.safetensors") as file:
+            if layer == 0:
+                n, d = _sizes(file, "W_enc")
+            row = {
+                "W_enc": file.take("W_enc", (n, d), dtype),
+                "W_dec": file.take("W_dec", (n, d), dtype),
+                "b_enc": file.take("b_enc", (n,), dtype),
+                "b_dec": file.take("b_dec", (d,), dtype),
+            }
+            if "activation_function.threshold" in file.names:
+                row["threshold"] = file.take("activation_function.threshold", (n,), dtype)
+            if "W_skip" in file.names:
+                row["W_skip"] = file.take("W_skip", (d, d), dtype)
+            file.finish(("activation_function.threshold", "W_skip"))
+        rows.append(row)
+    return {"n_layers": count, "n_features": n, "d_model": d}, _stack(rows, folder)
+
+
+def _read_clt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
+    count = _layers(folder, _CLT_FILE, ("W_enc", "W_dec"))
+    rows: list[dict[str, np.ndarray]] = []
+    by_source: list[np.ndarray] = []
+    n = d = 0
+    for layer in range(count):
+        with tensors.reading(folder / f"W_enc_{layer}.safetensors") as file:
+            if layer == 0:
+                n, d = _sizes(file, "W_enc_0")
+            row = {
+                "W_enc": file.take(f"W_enc_{layer}", (n, d), dtype),
+                "b_enc": file.take(f"b_enc_{layer}", (n,), dtype),
+                "b_dec": file.take(f"b_dec_{layer}", (d,), dtype),
+            }
+            if f"threshold_{layer}" in file.names:
+                row["threshold"] = file.take(f"threshold_{layer}", (n,), dtype)
+            if f"W_skip_{layer}" in file.names:
+                row["W_skip"] = file.take(f"W_skip_{layer}", (d, d), dtype).T
+            file.finish((f"threshold_{layer}", f"W_skip_{layer}"))
+        rows.append(row)
+        with tensors.reading(folder / f"W_dec_{layer}.safetensors") as file:
+            name = f"W_dec_{layer}"
+            shape = file.shape(name)
+            if len(shape) == 3 and shape[1] != count - layer:
+                raise InputError(
+                    f"{file.path}: {name} writes to {shape[1]} layers, but layer {layer} of {count} layers "
+                    f"must write to {count - layer}"
+                )
+            by_source.append(file.take(name, (n, count - layer, d), dtype))
+            file.finish()
+    params = _stack(rows, folder)
+    params["W_dec"] = tuple(
+        np.stack([by_source[s][:, target - s] for s in range(target + 1)]) for target in range(count)
+    )
+    return {"n_layers": count, "n_features": n, "d_model": d}, params
+
+
+def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype: str = "float32") -> None:
+    """Write a dictionary's parameters as a circuit-tracer folder; ``folder`` must exist and be empty.
+
+    Raises:
+      InputError: a kind that the format does not have, or a value that ``dtype`` cannot hold.
+    """
+    import yaml
+
+    if config.kind not in KIND_NAMES:
+        raise InputError(f"a dictionary of kind {config.kind!r} cannot be written in circuit-tracer's format")
+    host = _host(params, np.dtype(dtype))
+    if config.kind == "plt":
+        _write_plt(folder, config, host)
+    else:
+        _write_clt(folder, config, host)
+    header = {
+        "model_name": config.model_name,
+        "model_kind": KIND_NAMES[config.kind],
+        "feature_input_hook": READ_HOOKS[config.read_site],
+        "feature_output_hook": WRITE_HOOKS[config.write_site],
+        "scan": config.scan,
+    }
+    write_text(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
+
+
+def _host(params: dict[str, Any], dtype: np.dtype) -> dict[str, Any]:
+    def one(name: str, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(one(name, v) for v in value)
+        full = np.asarray(value)
+        with np.errstate(over="ignore"):
+            stored = full.astype(dtype)
+        if not np.isfinite(stored.astype(np.float64)).all():
+            raise InputError(
+                f"{name} holds values that {dtype.name} cannot hold (largest {np.abs(full).max():.3g})"
+            )
+        return stored
+
+    return {name: one(name, value) for name, value in params.items()}
+
+
+def _write_plt(folder: Path, config: DictionaryConfig, params: dict[str, Any]) -> None:
+    names = {"threshold": "activation_function.threshold"}
+    for layer in range(config.n_layers):
+        row = {names.get(name, name): params[name][layer] for name in kind_of(config).declare(config)}
+        tensors.write(folder / f"layer_{layer}.safetensors", row)
+
+
+def _write_clt(folder: Path, config: DictionaryConfig, params: dict[str, Any]) -> None:
+    for layer in range(config.n_layers):
+        row = {f"{name}_{layer}": params[name][layer] for name in ("W_enc", "b_enc", "b_dec")}
+        if config.activation == "jumprelu":
+            row[f"threshold_{layer}"] = params["threshold"][layer]
+        if config.skip:
+            row[f"W_skip_{layer}"] = params["W_skip"][layer].T
+        tensors.write(folder / f"W_enc_{layer}.safetensors", row)
+        decoders = [params["W_dec"][target][layer] for target in range(layer, config.n_layers)]
+        tensors.write(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": np.stack(decoders, axis=1)})

@@ -1,0 +1,8 @@
+"""The kinds of dictionary there are. A new kind is a new file and one entry here."""
+
+from __future__ import annotations
+
+from jaxinterp.dictionaries import crosslayer, transcoder
+from jaxinterp.dictionaries.base import Kind
+
+KINDS: dict[str, Kind] = {"plt": transcoder.KIND, "clt": crosslayer.KIND}
