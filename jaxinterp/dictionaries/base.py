@@ -54,11 +54,13 @@ class DictionaryConfig:
                     f"dictionary config: {name} is {value!r}, expected a whole number of at least 1"
                 )
         for name, allowed in (
-            ("kind", tuple(KINDS)), ("activation", ACTIVATIONS), ("read_site", READ_SITES), ("write_site", WRITE_SITES),
+            ("kind", tuple(KINDS)), ("activation", ACTIVATIONS),
+            ("read_site", READ_SITES), ("write_site", WRITE_SITES),
         ):  # fmt: skip
             if (value := getattr(self, name)) not in allowed:
                 raise InputError(
-                    f"dictionary config: {name} is {value!r}, expected one of {', '.join(allowed)}{near(value, allowed)}"
+                    f"dictionary config: {name} is {value!r}, expected one of {', '.join(allowed)}"
+                    f"{near(value, allowed)}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,5 +172,5 @@ def fits(dictionary: Dictionary, model_config: Any) -> None:
         has, needs = getattr(config, field), getattr(model_config, field)
         if has != needs:
             raise InputError(
-                f"{name} does not fit the model: it was made for {what} {has}, the model has {needs} ({field})"
+                f"{name} does not fit the model: made for {what} {has}, the model has {needs} ({field})"
             )

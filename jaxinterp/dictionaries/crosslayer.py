@@ -1,4 +1,4 @@
-"""Cross-layer transcoders (CLT): the features of a layer write the MLP outputs of that and all later layers."""
+"""Cross-layer transcoders (CLT): features of a layer write the MLP outputs of that and all later layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def declare(config: DictionaryConfig) -> dict[str, Any]:
 
 
 def _from_source(params: Tree, config: DictionaryConfig, layer: int, a: Array) -> list[Array]:
-    """What ``a [..., N]`` of one layer writes into layers ``layer, layer + 1, ...``: a list of ``[..., D]``."""
+    """What ``a [..., N]`` of one layer writes into layers ``layer, layer + 1, ...``: each ``[..., D]``."""
     # One product with all targets side by side is about twice as fast, with its gradient, as one a target.
     joined = jnp.concatenate([params["W_dec"][t][layer] for t in range(layer, config.n_layers)], axis=1)
     return jnp.split(einsum("...n,nd->...d", a, joined), config.n_layers - layer, axis=-1)
@@ -36,12 +36,13 @@ def _from_source(params: Tree, config: DictionaryConfig, layer: int, a: Array) -
 
 def decode(params: Tree, config: DictionaryConfig, a: Array, x: Array | None = None) -> Array:
     """``Σ_{s<=t} W_dec[t][s]ᵀ a[s] + b_dec[t]`` (+ skip) for ``a [L, ..., N]`` → ``[L, ..., D]``."""
-    totals: list[Array | None] = [None] * config.n_layers
+    totals: dict[int, Array] = {}
     for source in range(config.n_layers):
         for target, part in enumerate(_from_source(params, config, source, a[source]), start=source):
-            so_far = totals[target]
-            totals[target] = part if so_far is None else so_far + part
-    return encoder.bias_and_skip(params, config, jnp.stack(totals), x)
+            totals[target] = totals[target] + part if source else part
+    return encoder.bias_and_skip(
+        params, config, jnp.stack([totals[target] for target in range(config.n_layers)]), x
+    )
 
 
 def writes(config: DictionaryConfig) -> tuple[tuple[int, int], ...]:

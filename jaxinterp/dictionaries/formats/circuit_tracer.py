@@ -22,7 +22,8 @@ KIND_NAMES = {"plt": "transcoder_set", "clt": "cross_layer_transcoder"}
 READ_HOOKS = {"resid_mid": "hook_resid_mid", "mlp_normalized": "ln2.hook_normalized", "mlp_in": "mlp.hook_in"}
 WRITE_HOOKS = {"mlp_out": "hook_mlp_out", "mlp_out_raw": "mlp.hook_out"}
 FIELDS = (
-    "model_name", "model_kind", "feature_input_hook", "feature_output_hook", "scan", "activation", "k", "transcoders",
+    "model_name", "model_kind", "feature_input_hook", "feature_output_hook", "scan", "activation", "k",
+    "transcoders",
 )  # fmt: skip
 _PLT_FILE = re.compile(r"layer_(\d+)\.safetensors")
 _CLT_FILE = re.compile(r"W_(enc|dec)_(\d+)\.safetensors")
