@@ -75,6 +75,7 @@ class Kind(NamedTuple):
       declare: ``(config)`` → tree of `jaxinterp.parallel.weights.Weight`.
       pre_activations: ``(params, config, x [L, ..., D])`` → ``h [L, ..., N]``, ``W_enc x + b_enc``.
       encode: ``(params, config, x [L, ..., D])`` → feature activations ``[L, ..., N]``.
+      encode_layer: ``(params, config, layer, x [..., D])`` → activations ``[..., N]`` of one layer.
       decode: ``(params, config, a [L, ..., N], x=None)`` → ``[L, ..., D]``, every decoder, bias and skip;
         ``x`` is needed when the dictionary has a skip.
       writes: ``(config)`` → the pairs (source layer, target layer) that decoders exist for.
@@ -93,6 +94,7 @@ class Kind(NamedTuple):
     declare: Callable[[DictionaryConfig], Tree]
     pre_activations: Callable[[Tree, DictionaryConfig, Array], Array]
     encode: Callable[[Tree, DictionaryConfig, Array], Array]
+    encode_layer: Callable[[Tree, DictionaryConfig, Any, Array], Array]
     decode: Callable[..., Array]
     writes: Callable[[DictionaryConfig], tuple[tuple[int, int], ...]]
     encoder_rows: Callable[[Tree, DictionaryConfig, Any, Array], Array]

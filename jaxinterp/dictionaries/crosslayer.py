@@ -92,6 +92,7 @@ KIND = Kind(
     declare=declare,
     pre_activations=encoder.pre_activations,
     encode=encoder.encode,
+    encode_layer=encoder.encode_layer,
     decode=decode,
     writes=writes,
     encoder_rows=encoder.encoder_rows,

@@ -47,6 +47,15 @@ def encode(params: Tree, config: DictionaryConfig, x: Array) -> Array:
     return activate(h, threshold)
 
 
+def encode_layer(params: Tree, config: DictionaryConfig, layer: Any, x: Array) -> Array:
+    """Feature activations ``[..., N]`` of one layer for its read-site values ``x [..., D]``."""
+    h = einsum("...d,nd->...n", x, params["W_enc"][layer])
+    ones = (1,) * (h.ndim - 1)
+    h = h + params["b_enc"][layer].reshape(*ones, -1)
+    threshold = params["threshold"][layer].reshape(*ones, -1) if config.activation == "jumprelu" else None
+    return activate(h, threshold)
+
+
 def encoder_rows(params: Tree, config: DictionaryConfig, layer: Any, features: Array) -> Array:
     """Encoder vectors ``[..., D]`` of ``features [...]`` of one layer."""
     del config
