@@ -1,0 +1,49 @@
+"""Attribution graphs: record, influence, pruning, scores, paths, reports, files. numpy and scipy only."""
+
+from jaxinterp.graphs.build import Csr, EdgeBuilder
+from jaxinterp.graphs.checks import Checks
+from jaxinterp.graphs.files import load_graph, save_graph
+from jaxinterp.graphs.graph import Graph, assemble
+from jaxinterp.graphs.influence import node_influence
+from jaxinterp.graphs.kinds import (
+    BIAS,
+    BIAS_NAMES,
+    EMBEDDING,
+    ERROR,
+    FEATURE,
+    KIND_NAMES,
+    NODE,
+    TARGET,
+    node_order,
+    node_table,
+)
+from jaxinterp.graphs.paths import Path, strongest
+from jaxinterp.graphs.prune import Masks, prune_masks
+from jaxinterp.graphs.scores import PrunedScores, Scores
+
+__all__ = [
+    "BIAS",
+    "BIAS_NAMES",
+    "EMBEDDING",
+    "ERROR",
+    "FEATURE",
+    "KIND_NAMES",
+    "NODE",
+    "TARGET",
+    "Checks",
+    "Csr",
+    "EdgeBuilder",
+    "Graph",
+    "Masks",
+    "Path",
+    "PrunedScores",
+    "Scores",
+    "assemble",
+    "load_graph",
+    "node_influence",
+    "node_order",
+    "node_table",
+    "prune_masks",
+    "save_graph",
+    "strongest",
+]

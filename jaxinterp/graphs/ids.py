@@ -1,0 +1,53 @@
+"""Names of nodes in the JSON dialect: node ids and the paired feature number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+import numpy as np
+
+from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE
+
+
+def cantor(layer: int, index: int) -> int:
+    """Cantor's pairing of (layer, index): (l + i)(l + i + 1)/2 + i."""
+    return (layer + index) * (layer + index + 1) // 2 + index
+
+
+def uncantor(paired: int) -> tuple[int, int]:
+    """The (layer, index) that `cantor` pairs to this number."""
+    total = (math.isqrt(8 * paired + 1) - 1) // 2
+    index = paired - total * (total + 1) // 2
+    return total - index, index
+
+
+def node_ids(nodes: np.ndarray, n_layers: int) -> list[str]:
+    """A distinct id for every node: "{layer}_{index}_{position}" and its relatives (docs: formats)."""
+    found, used = [], Counter[str]()
+    for node in nodes.tolist():
+        name = _node_id(node[0], node[1], node[2], node[3], n_layers)
+        used[name] += 1
+        # Only targets that are no tokens (directions) can share a name.
+        found.append(name if used[name] == 1 else f"{name}-{used[name]}")
+    return found
+
+
+def _node_id(kind: int, layer: int, position: int, index: int, n_layers: int) -> str:
+    if kind == FEATURE:
+        return f"{layer}_{index}_{position}"
+    if kind == ERROR:
+        return f"{layer}_error_mlp_{position}"
+    if kind == BIAS:
+        name = BIAS_NAMES[index] if 0 <= index < len(BIAS_NAMES) else str(index)
+        return f"{'E' if layer < 0 else layer}_bias_{name}_{position}"
+    if kind == EMBEDDING:
+        return f"E_{index}_{position}"
+    return f"{n_layers + 1}_{index if index >= 0 else 'direction'}_{position}"
+
+
+def safe_name(text: str, otherwise: str, limit: int = 60) -> str:
+    """Text as a slug: letters, digits, "_", "." and "-" only, at least two characters."""
+    slug = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:limit].strip("-._")
+    return slug if len(slug) >= 2 else otherwise

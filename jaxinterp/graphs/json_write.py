@@ -1,0 +1,247 @@
+"""Write a graph as JSON (formats: the Neuronpedia graph schema, draft 07).
+
+Own graphs: node ids of ids.py, feature numbers paired after Cantor (schema_version 1), influence as running
+share,
+and under the key "jaxinterp" what the dialect has no place for, so that the file reads back as the same
+graph. Imported graphs: what the file held, with the labels and the viewer state that the graph has now.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.files import atomic
+from jaxinterp.graphs.build import rows_of
+from jaxinterp.graphs.graph import Graph
+from jaxinterp.graphs.ids import cantor, node_ids, safe_name
+from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET
+from jaxinterp.graphs.plain import dumps, plain, short_floats
+
+LINK_LIMIT = 2_000_000
+LINK_WARNING = 200_000
+GENERATOR = "jaxinterp"
+FEATURE_TYPES = ("cross layer transcoder", "mlp reconstruction error", "bias", "embedding", "logit")
+OWN_NUMBERS = ("influence", "value", "constant", "left_out", "probability")
+_QPARAMS: dict[str, Any] = {
+    "pinnedIds": [],
+    "supernodes": [],
+    "linkType": "both",
+    "clickedId": "",
+    "sg_pos": "",
+}
+
+
+def write_json_graph(graph: Graph, path: str | PathLike[str]) -> None:
+    """Write the graph as JSON, one node or link a line. Equal graphs give equal bytes.
+
+    Raises InputError above 2,000,000 links; warns above 200,000, which no viewer draws.
+    """
+    links = len(graph.weights)
+    if links > LINK_LIMIT:
+        raise InputError(
+            f"{path}: {links} links are too many for JSON (limit {LINK_LIMIT}): prune first or save as .jigraph"
+        )
+    if links > LINK_WARNING:
+        warnings.warn(f"{path}: {links} links as JSON: viewers will be slow; prune first", stacklevel=3)
+    document = json_document(graph)
+    with (
+        atomic(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as out,
+    ):
+        for piece in _pieces(document):
+            out.write(piece)
+
+
+def json_document(graph: Graph) -> dict[str, Any]:
+    """The JSON document of a graph, as Python values."""
+    foreign = graph.foreign or {}
+    ids = [
+        foreign.get("nodes", {}).get(str(i), {}).get("node_id", name) for i, name in enumerate(_ids(graph))
+    ]
+    if foreign.get("whole"):
+        metadata = dict(foreign["metadata"])
+        for key, value in (("prompt_tokens", list(graph.token_texts)), ("prompt", graph.prompt)):
+            metadata.setdefault(key, value)
+        top: dict[str, Any] = dict(foreign["top"])
+        nodes = [_foreign_node(graph, foreign, i, ids[i]) for i in range(len(ids))]
+    else:
+        metadata = {**_metadata(graph), **foreign.get("metadata", {})}
+        top = {"jaxinterp": _own(graph), **foreign.get("top", {})}
+        extras = foreign.get("nodes", {})
+        nodes = [{**node, **extras.get(str(i), {})} for i, node in enumerate(_nodes(graph, ids))]
+    if foreign.get("node_order"):
+        nodes = [nodes[i] for i in foreign["node_order"]]
+    document = {
+        "metadata": plain(metadata, "metadata"),
+        "qParams": plain(_view(graph, ids), "view"),
+        "nodes": plain(nodes, "nodes"),
+        "links": _links(graph, foreign, ids),
+    }
+    return {**document, **plain(top, "document")}
+
+
+def _ids(graph: Graph) -> list[str]:
+    return node_ids(graph.nodes, graph.n_layers)
+
+
+def _metadata(graph: Graph) -> dict[str, Any]:
+    settings = graph.settings
+    metadata: dict[str, Any] = {
+        "slug": safe_name(str(settings.get("slug") or graph.prompt), "graph"),
+        "scan": safe_name(str(settings.get("scan") or settings.get("model") or ""), GENERATOR),
+        "transcoder_list": [],
+        "prompt_tokens": list(graph.token_texts),
+        "prompt": graph.prompt,
+    }
+    if graph.pruned:
+        metadata["node_threshold"] = graph.pruned["node_threshold"]
+    metadata["schema_version"] = 1
+    source = settings.get("source_set")
+    if source:
+        metadata["feature_details"] = {"neuronpedia_source_set": safe_name(str(source), GENERATOR)}
+    info: dict[str, Any] = {
+        "description": f"Attribution graph made by {GENERATOR}, convention {graph.convention}.",
+        "generator": {"name": GENERATOR, "version": str(graph.provenance.get("jaxinterp", ""))},
+    }
+    if source:
+        info["neuronpedia_source_set"] = safe_name(str(source), GENERATOR)
+    metadata["info"] = info
+    known = {"max_n_logits": int, "desired_logit_prob": float, "batch_size": int, "max_feature_nodes": int}
+    metadata["generation_settings"] = {
+        "convention": graph.convention,
+        **{k: settings[k] for k, kind in known.items() if isinstance(settings.get(k), kind)},
+    }
+    if graph.pruned:
+        metadata["pruning_settings"] = graph.pruned
+    found = graph.scores()
+    metadata["replacement_score"], metadata["completeness_score"] = found.replacement, found.completeness
+    return metadata
+
+
+def _own(graph: Graph) -> dict[str, Any]:
+    """What the dialect has no place for."""
+    return {
+        "version": 1,
+        "dtype": graph.weights.dtype.name,
+        "n_layers": graph.n_layers,
+        "token_ids": list(graph.token_ids),
+        "settings": _sorted(graph.settings),
+        "provenance": _sorted(graph.provenance),
+        "measured": _sorted(graph.measured),
+    }
+
+
+def _nodes(graph: Graph, ids: list[str]) -> Iterator[dict[str, Any]]:
+    top = int(graph.targets[0])
+    for i, node in enumerate(graph.nodes):
+        kind, layer, position, index = (int(node[k]) for k in ("kind", "layer", "position", "index"))
+        probability = float(node["probability"])
+        written: dict[str, Any] = {
+            "node_id": ids[i],
+            "feature": _feature(kind, layer, position, index),
+            "layer": str(graph.n_layers + 1) if kind == TARGET else "E" if layer < 0 else str(layer),
+            "ctx_idx": position,
+            "feature_type": FEATURE_TYPES[kind],
+            "token_prob": probability if np.isfinite(probability) else 0.0,
+            "is_target_logit": kind == TARGET and i == top,
+            "run_idx": 0,
+            "reverse_ctx_idx": 0,
+            "jsNodeId": ids[i],
+            "clerp": _clerp(graph, i, kind, index, probability),
+            "influence": None if kind == TARGET else float(node["share"]),
+            "activation": float(node["activation"]),
+        }
+        own: dict[str, Any] = {k: float(node[k]) for k in OWN_NUMBERS if np.isfinite(node[k])}
+        own = {k: x for k, x in own.items() if x != 0 or k not in ("constant", "left_out")}
+        if graph.labels[i]:
+            own["label"] = graph.labels[i]
+        if kind not in (FEATURE, ERROR):
+            own |= {"layer": layer, "index": index}
+        written["jaxinterp"] = own
+        yield written
+
+
+def _feature(kind: int, layer: int, position: int, index: int) -> int | None:
+    if kind == FEATURE:
+        return cantor(layer, index)
+    if kind == ERROR:
+        return -1
+    if kind == EMBEDDING:
+        return position
+    return index if kind == TARGET and index >= 0 else None
+
+
+def _clerp(graph: Graph, i: int, kind: int, index: int, probability: float) -> str:
+    label = graph.labels[i]
+    if kind == TARGET:
+        # Viewers take the token between the first double quotes and the number after "(p=".
+        shown = label.replace('"', "''") if label else str(index)
+        return f'Output "{shown}" (p={probability if np.isfinite(probability) else 0.0:.3f})'
+    if label:
+        return label
+    if kind == BIAS:
+        return f"{BIAS_NAMES[index] if 0 <= index < len(BIAS_NAMES) else 'other'} bias"
+    if kind == EMBEDDING:
+        position = int(graph.nodes["position"][i])
+        return f'Emb: "{graph.token_texts[position]}"' if 0 <= position < len(graph.token_texts) else ""
+    return "Err: mlp" if kind == ERROR else ""
+
+
+def _foreign_node(graph: Graph, foreign: dict[str, Any], i: int, name: str) -> dict[str, Any]:
+    raw = dict(foreign["nodes"][str(i)])
+    if raw.get("clerp", "") != graph.labels[i]:
+        raw["clerp"] = graph.labels[i]
+    for key, value in (("jsNodeId", name), ("clerp", graph.labels[i]), ("feature", None)):
+        raw.setdefault(key, value)
+    return raw
+
+
+def _view(graph: Graph, ids: list[str]) -> dict[str, Any]:
+    view = dict(graph.view)
+    if graph.foreign and graph.foreign.get("whole"):
+        for key in ("pinnedIds", "supernodes"):
+            if isinstance(view.get(key), str):  # Anthropic's short form; the schema wants a list
+                view[key] = [part for part in view[key].split(",") if part]
+        return {k: v for k, v in view.items() if v is not None or k not in _QPARAMS}
+    return {**_QPARAMS, "clickedId": ids[int(graph.targets[0])], **view}
+
+
+def _links(graph: Graph, foreign: dict[str, Any], ids: list[str]) -> list[dict[str, Any]]:
+    targets, weights = rows_of(graph.csr).tolist(), short_floats(graph.weights)
+    links: list[dict[str, Any]] = [
+        {"source": ids[s], "target": ids[t], "weight": w}
+        for t, s, w in zip(targets, graph.indices.tolist(), weights, strict=True)
+    ]
+    for at, extra in foreign.get("links", {}).items():
+        links[int(at)].update(extra)
+    if foreign.get("link_order"):
+        links = [links[i] for i in foreign["link_order"]]
+    for at, raw in foreign.get("loose_links", []):
+        links.insert(at, raw)
+    return links
+
+
+def _pieces(document: dict[str, Any]) -> Iterator[str]:
+    opening = "{"
+    for key, value in document.items():
+        yield f"{opening}{dumps(key)}:"
+        opening = ",\n"
+        if key in ("nodes", "links") and value:
+            for at, item in enumerate(value):
+                yield ("[\n" if at == 0 else ",\n") + dumps(item)
+            yield "\n]"
+        else:
+            yield dumps(value)
+    yield "}\n"
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return value
