@@ -1,0 +1,172 @@
+"""What a family is: which config fields it has, what they mean, and how its tensors are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxinterp.core.errors import InputError, near
+from jaxinterp.models.config import ModelConfig
+
+REQUIRED = object()
+
+
+class Tensor(NamedTuple):
+    """One of our weights and where it is stored.
+
+    Attributes:
+      ours: our dotted path; one under ``layers.`` is stacked over layers.
+      stored: the name in the file, ``{l}`` standing for the layer.
+      pattern: of `rearrange`, for one layer. With ``part``, our side begins with the letter ``p``.
+      part: which of the p equal parts of the stored tensor this is; None means all of it.
+    """
+
+    ours: str
+    stored: str
+    pattern: str
+    part: int | None = None
+
+
+class Family(NamedTuple):
+    """A family of Hugging Face models.
+
+    Attributes:
+      model_type: the value of that field in ``config.json``.
+      architecture: the class with a language-model head.
+      fields: config field → its default, `REQUIRED` where there is none. These decide the model.
+      fixed: config field → the values that are supported; other values change the computation.
+      harmless: config fields that do not change the forward pass, whatever their value.
+      config: the values of ``fields`` (defaults filled in) → `ModelConfig`.
+      tensors: `ModelConfig` → the tensors of the model.
+      buffers: regular expressions of stored tensors that are no weights.
+      prefix: a prefix that all names may have or lack together.
+    """
+
+    model_type: str
+    architecture: str
+    fields: Mapping[str, Any]
+    fixed: Mapping[str, tuple[Any, ...]]
+    harmless: frozenset[str]
+    config: Callable[[Mapping[str, Any], str], ModelConfig]
+    tensors: Callable[[ModelConfig], list[Tensor]]
+    buffers: tuple[str, ...] = ()
+    prefix: str = ""
+
+
+# Fields that the base class of Hugging Face configs writes and that no forward pass of ours depends on:
+# bookkeeping, training, generation defaults, and what a run returns.
+COMMON = frozenset(
+    """architectures model_type transformers_version torch_dtype dtype _name_or_path name_or_path
+    _commit_hash _attn_implementation attn_implementation _attn_implementation_autoset use_cache cache_implementation
+    bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class
+    initializer_range attention_dropout gradient_checkpointing torchscript use_bfloat16 tf_legacy_loss
+    return_dict output_hidden_states output_attentions problem_type finetuning_task task_specific_params
+    id2label label2id prefix max_length min_length do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty
+    no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
+    output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens license mlp_dropout""".split()
+)
+
+COMMON_FIXED: dict[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False,),
+    "is_decoder": (False, True),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "tie_encoder_decoder": (False,),
+    "chunk_size_feed_forward": (0,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def activation(values: Mapping[str, Any], field: str, where: str) -> str:
+    """Our name of the activation function in ``field``."""
+    value = values[field]
+    if value not in ACTIVATIONS:
+        raise InputError(f"{where}: {field} is {value!r}, supported are {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[value]
+
+
+def read_fields(family: Family, content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields that decide the model, after every field of the config has been accounted for.
+
+    Raises:
+      InputError: a field that this family does not have (with a near match), one with a value that is not
+        supported (with those that are), or a missing one.
+    """
+    fixed = {**COMMON_FIXED, **family.fixed}
+    known = {*family.fields, *fixed, *family.harmless, *COMMON}
+    for name, value in content.items():
+        if name not in known:
+            raise InputError(
+                f"{where}: unknown field {name!r} = {value!r}{near(name, known)}; a {family.model_type} config is "
+                "refused unless every field is understood"
+            )
+        if name in fixed and value not in fixed[name]:
+            supported = " or ".join(repr(v) for v in fixed[name])
+            raise InputError(f"{where}: {name} is {value!r}, supported is {supported}")
+    values = {}
+    for name, default in family.fields.items():
+        if name not in content and default is REQUIRED:
+            raise InputError(f"{where}: the field {name!r} is missing")
+        values[name] = content.get(name, default)
+    return values
+
+
+def whole_number(values: Mapping[str, Any], field: str, where: str) -> int:
+    """The positive whole number in ``field``."""
+    value = values[field]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{where}: {field} is {value!r}, expected a whole number of at least 1")
+    return value
+
+
+def number(values: Mapping[str, Any], field: str, where: str) -> float:
+    """The positive finite number in ``field``."""
+    value = values[field]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise InputError(f"{where}: {field} is {value!r}, expected a positive number")
+    return float(value)
+
+
+def flag(values: Mapping[str, Any], field: str, where: str) -> bool:
+    """The boolean in ``field``."""
+    value = values[field]
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: {field} is {value!r}, expected true or false")
+    return value
+
+
+def head_width(values: Mapping[str, Any], width: str, heads: str, where: str) -> int:
+    """``head_dim`` when it is given, otherwise the model's width divided by its heads."""
+    if values.get("head_dim") is not None:
+        return whole_number(values, "head_dim", where)
+    d, h = whole_number(values, width, where), whole_number(values, heads, where)
+    if d % h:
+        raise InputError(f"{where}: {width} {d} is not a multiple of {heads} {h}")
+    return d // h
+
+
+def rope_base(values: Mapping[str, Any], where: str) -> float:
+    """The rotary base from ``rope_theta`` or ``rope_parameters``; any scaling of positions is refused."""
+    for field in ("rope_scaling", "rope_parameters"):
+        value = values.get(field)
+        if value is None:
+            continue
+        kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else value
+        extra = set(value) - {"rope_type", "type", "rope_theta"} if isinstance(value, dict) else {"?"}
+        if kind != "default" or extra:
+            raise InputError(f"{where}: {field} is {value!r}, supported is null or the type 'default'")
+        if "rope_theta" in value:
+            return number(value, "rope_theta", f"{where}: {field}")
+    return number(values, "rope_theta", where)

@@ -1,0 +1,223 @@
+"""Hugging Face model folders: a strict config, sharded safetensors, every tensor matched exactly once."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxinterp.checkpoints import placing, rearrange
+from jaxinterp.checkpoints.families import FAMILIES
+from jaxinterp.checkpoints.families.base import Family, Tensor, read_fields
+from jaxinterp.checkpoints.tensors import TensorFile
+from jaxinterp.core.errors import InputError, near
+from jaxinterp.core.files import read_json
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.trees import unflatten
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel import weights
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from jaxinterp.parallel.rules import Rules
+
+_STORED = ("F16", "BF16", "F32")
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+_HEAD = "lm_head.weight"
+
+
+def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
+    """The family and our config from the content of a Hugging Face ``config.json``.
+
+    Raises:
+      InputError: a family that is not supported, or a field that is not understood; see `read_fields`.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is not a model's config: not a JSON object")
+    kind = content.get("model_type")
+    if kind not in FAMILIES:
+        what = "there is no model_type" if kind is None else f"the model_type {kind!r} is not supported"
+        raise InputError(
+            f"{where}: {what}{near(kind, FAMILIES)}; supported are {', '.join(sorted(FAMILIES))}"
+        )
+    family = FAMILIES[kind]
+    for name in content.get("architectures") or []:
+        if name != family.architecture:
+            raise InputError(
+                f"{where}: the architecture {name!r} is not supported; of {kind} models it is {family.architecture}"
+            )
+    return family, family.config(read_fields(family, content, where), where)
+
+
+class Store:
+    """The tensors of a folder, whichever of its files they are in.
+
+    Raises:
+      InputError: no safetensors, a missing or damaged file, a tensor in two files, or an index that does
+        not say what the files hold.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, TensorFile] = {}
+        index = folder / _INDEX
+        if index.is_file():
+            self._sharded(index)
+        elif (folder / _SINGLE).is_file():
+            file = TensorFile(folder / _SINGLE)
+            self.files = dict.fromkeys(file.entries, file)
+        else:
+            pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+            found = (
+                f" but {', '.join(pickles[:3])}: pickles are never executed, convert them" if pickles else ""
+            )
+            raise InputError(f"{folder} has neither {_SINGLE} nor {_INDEX}{found}")
+
+    def _sharded(self, index: Path) -> None:
+        content = read_json(index)
+        table = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise InputError(f"{index}: the field 'weight_map' is missing or not a table of file names")
+        for shard in sorted(set(table.values())):
+            if Path(shard).name != shard:
+                raise InputError(f"{index}: {shard!r} is not the name of a file in this folder")
+            if not (self.folder / shard).is_file():
+                raise InputError(f"{self.folder} lacks the shard {shard} that {_INDEX} names")
+            file = TensorFile(self.folder / shard)
+            for name in file.entries:
+                if name in self.files:
+                    raise InputError(
+                        f"the tensor {name!r} is in both {self.files[name].path} and {file.path}"
+                    )
+                if table.get(name) != shard:
+                    raise InputError(
+                        f"{index}: the tensor {name!r} of {shard} is listed under {table.get(name)!r}"
+                    )
+                self.files[name] = file
+        for name, shard in table.items():
+            if name not in self.files:
+                raise InputError(
+                    f"{self.folder / shard} lacks the tensor {name!r} that {_INDEX} places there"
+                )
+
+
+def read_model(
+    folder: str | os.PathLike[str],
+    dtype: Any = "float32",
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+) -> tuple[Tree, ModelConfig]:
+    """Read a Hugging Face folder into (parameters, config).
+
+    Tensors are read one at a time, turned into our layout, stacked over layers and placed: a host holds
+    its own part of one of our arrays and one stored tensor at most.
+
+    Args:
+      folder: with ``config.json`` and ``model.safetensors`` or shards and their index.
+      dtype: dtype of the parameters, whatever the stored one (float16, bfloat16, float32).
+      mesh, rules: where the parameters go; none means the default device.
+
+    Raises:
+      InputError: naming the file, the key and what was expected and found.
+    """
+    folder = Path(folder)
+    file = folder / "config.json"
+    family, config = read_config(read_json(file), str(file))
+    store = Store(folder)
+    sizes = axis_sizes(config)
+    entries = family.tensors(config)
+    names = _match(family, config, entries, store, sizes)
+    target = placing.as_dtype(dtype)
+    placements = placing.shardings(config, mesh, rules)
+    declared = weights.leaves(declare(config))
+    assert sorted(declared) == sorted(entry.ours for entry in entries), (
+        "the family's table and the decoder differ"
+    )
+
+    leaves: dict[str, Array] = {}
+    for entry in entries:
+
+        def read(layer: int, entry: Tensor = entry) -> np.ndarray:
+            name = names[entry.stored.format(l=layer)]
+            source = store.files[name]
+            array = rearrange.to_ours(source.read(name), entry.pattern, sizes)
+            array = array if entry.part is None else array[entry.part]
+            return placing.cast(array, target, f"{source.path}: the tensor {name!r}")
+
+        shape = declared[entry.ours].shape
+        if "{l}" in entry.stored:
+            leaves[entry.ours] = placing.stacked(shape, target, read, placements[entry.ours])
+        else:
+            leaves[entry.ours] = placing.whole(
+                shape, np.ascontiguousarray(read(0)).__getitem__, placements[entry.ours]
+            )
+    if config.tied:
+        _check_tied(store, names, entries)
+    return unflatten(leaves), config
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """The size behind each letter of a `rearrange` pattern."""
+    return {
+        "v": config.vocab_size, "d": config.d_model, "h": config.n_heads, "k": config.n_kv_heads,
+        "e": config.d_head, "m": config.d_mlp, "c": config.context, "p": 3,
+    }  # fmt: skip
+
+
+def _match(
+    family: Family, config: ModelConfig, entries: list[Tensor], store: Store, sizes: dict[str, int]
+) -> dict[str, str]:
+    """Expected name → name in the files, every one exactly once and of the right shape."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for entry in entries:
+        for layer in range(config.n_layers if "{l}" in entry.stored else 1):
+            expected[entry.stored.format(l=layer)] = rearrange.stored_shape(entry.pattern, sizes)
+    prefixed = any(name.startswith(family.prefix) for name in store.files)
+    names: dict[str, str] = {}
+    for found in store.files:
+        bare = family.prefix if family.prefix and not prefixed and found != _HEAD else ""
+        names[bare + found] = found
+    for name, found in names.items():
+        source = store.files[found]
+        if name not in expected:
+            if any(re.fullmatch(buffer, name) for buffer in family.buffers) or (
+                config.tied and name == _HEAD
+            ):
+                continue
+            raise InputError(f"{source.path}: unexpected tensor {found!r}{near(name, expected)}")
+        entry_found = source.entries[found]
+        if entry_found.shape != expected[name]:
+            raise InputError(
+                f"{source.path}: the tensor {found!r} has shape {entry_found.shape}, the config asks for "
+                f"{expected[name]}"
+            )
+        if entry_found.dtype not in _STORED:
+            raise InputError(
+                f"{source.path}: the tensor {found!r} has dtype {entry_found.dtype}, supported are "
+                f"{', '.join(_STORED)}"
+            )
+    for name, shape in expected.items():
+        if name not in names:
+            raise InputError(
+                f"{store.folder}: the tensor {name!r} of shape {shape} is missing{near(name, names)}"
+            )
+    return names
+
+
+def _check_tied(store: Store, names: dict[str, str], entries: list[Tensor]) -> None:
+    """A tied model may store its unembedding a second time, but not a different one."""
+    if _HEAD not in names:
+        return
+    embedding = names[next(entry.stored for entry in entries if entry.ours == "embed.tokens")]
+    head, tokens = store.files[names[_HEAD]].read(names[_HEAD]), store.files[embedding].read(embedding)
+    if head.shape != tokens.shape or not np.array_equal(head, tokens):
+        raise InputError(
+            f"{store.folder}: tie_word_embeddings is true, but {names[_HEAD]!r} differs from {embedding!r}"
+        )

@@ -1,0 +1,126 @@
+"""Host arrays to device arrays: dtype, finiteness, and a sharding when a mesh is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxinterp.core.errors import InputError, near
+from jaxinterp.core.letters import Array
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel import weights
+from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh, NamedSharding
+
+_DTYPES: dict[str, np.dtype] = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+def as_dtype(dtype: Any, *, on_device: bool = True) -> np.dtype:
+    """The numpy dtype meant by ``dtype``: a name or anything numpy understands.
+
+    Raises:
+      InputError: not one of float16, bfloat16, float32, float64; or float64 for the device while jax's
+        64-bit types are off.
+    """
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
+    if name not in _DTYPES:
+        raise InputError(
+            f"no dtype {name!r} for weights{near(name, _DTYPES)}: give one of {', '.join(_DTYPES)}"
+        )
+    if on_device and name == "float64":
+        import jax
+
+        if not jax.config.jax_enable_x64:
+            raise InputError("dtype float64 needs 64-bit types: put jax.enable_x64(True) around the call")
+    return _DTYPES[name]
+
+
+def cast(array: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+    """``array`` in another floating-point dtype.
+
+    Raises:
+      InputError: a NaN or an infinity, or a number too large for ``dtype``; ``where`` says whose.
+    """
+    if not np.isfinite(array).all():
+        raise InputError(f"{where} holds numbers that are not finite")
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result).all():
+        largest = float(np.max(np.abs(array)))
+        raise InputError(f"{where} holds {largest:.6g}, too large for {dtype.name}")
+    return result
+
+
+def shardings(config: ModelConfig, mesh: Mesh | None, rules: Rules | None) -> dict[str, NamedSharding | None]:
+    """Dotted path → sharding for every weight of ``config``; None each when there is no mesh."""
+    tree = declare(config)
+    if mesh is None:
+        return dict.fromkeys(weights.leaves(tree))
+    rules = DEFAULT_RULES if rules is None else rules
+    return {
+        name: _sharding(mesh, rules, weight, name) for name, weight in weights.leaves(tree).items()
+    }  # fmt: skip
+
+
+def _sharding(mesh: Mesh, rules: Rules, weight: weights.Weight, name: str) -> NamedSharding:
+    from jax.sharding import NamedSharding
+
+    return NamedSharding(mesh, rules.spec(weight.axes, weight.shape, mesh, name))
+
+
+def whole(shape: tuple[int, ...], read: Callable[[Any], np.ndarray], sharding: NamedSharding | None) -> Array:
+    """A device array of ``shape`` from ``read(index)``, which is asked only for what this host holds."""
+    import jax
+    import jax.numpy as jnp
+
+    if sharding is None:
+        return jnp.asarray(read(...))
+    return jax.make_array_from_callback(shape, sharding, read)
+
+
+def stacked(
+    shape: tuple[int, ...], dtype: np.dtype, read: Callable[[int], np.ndarray], sharding: NamedSharding | None
+) -> Array:
+    """A device array (L, ...) from ``read(layer)`` (...), each layer read once.
+
+    The host holds this host's part of the array and one layer, never the whole array of a big model.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    if sharding is None:
+        host = np.empty(shape, dtype)
+        for layer in range(shape[0]):
+            host[layer] = read(layer)
+        return jnp.asarray(host)
+    indices = sharding.addressable_devices_indices_map(shape)
+    parts: dict[str, np.ndarray] = {}
+    for index in indices.values():
+        assert index is not None
+        spans = [s.indices(n) for s, n in zip(index, shape, strict=True)]
+        parts.setdefault(str(index), np.empty([stop - start for start, stop, _ in spans], dtype))
+    for layer in range(shape[0]):
+        values = read(layer)
+        for index in {str(i): i for i in indices.values()}.values():
+            assert index is not None
+            start, stop, _ = index[0].indices(shape[0])
+            if start <= layer < stop:
+                parts[str(index)][layer - start] = values[index[1:]]
+    arrays = [jax.device_put(parts[str(index)], device) for device, index in indices.items()]
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
