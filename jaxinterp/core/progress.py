@@ -48,6 +48,13 @@ class Progress:
             parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
         return "  ".join([*parts, note] if note else parts)
 
+    def say(self, text: str) -> None:
+        """Print a line of its own: something that happened and stays on the screen."""
+        if not self.quiet:
+            start = "\r" + " " * 100 + "\r" if self.wrote and self.stream.isatty() else ""
+            self.stream.write(f"{start}{self.label}  {text}\n")
+            self.stream.flush()
+
     def close(self, note: str = "") -> None:
         """Report a last time and end the line."""
         if self.wrote or note:

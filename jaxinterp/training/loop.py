@@ -1,0 +1,266 @@
+"""The training loop: any task, interruptible at any moment, and exact when resumed.
+
+The position in the data is the step itself, the state holds everything else, so a resumed run computes the
+same bytes as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxinterp.core.errors import InputError, JaxinterpError
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.progress import Progress
+from jaxinterp.training import checkpoint
+from jaxinterp.training.metrics import Metrics
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+
+class Task(NamedTuple):
+    """What is trained, as pure functions.
+
+    Attributes:
+      init: ``(key)`` → the state before step 0, any pytree of arrays.
+      batch: ``(step)`` → a pytree of arrays; a pure function of the step, called on the host.
+      step: ``(state, batch)`` → the next state and a dict of scalars or small arrays with the key "loss".
+        It is jitted, and the state is donated.
+      evaluate: ``(state)`` → a dict of figures, or None where there is nothing to evaluate.
+      finish: ``(state, folder)`` writes the result into ``folder`` and returns a dict of figures.
+      abstract: ``()`` → the state's `jax.ShapeDtypeStruct`, where ``init`` cannot be traced to find it.
+      shardings: ``(mesh, abstract state)`` → the shardings of state and batch.
+    """
+
+    init: Callable[[Array], Tree]
+    batch: Callable[[int], Tree]
+    step: Callable[[Tree, Tree], tuple[Tree, dict[str, Any]]]
+    evaluate: Callable[[Tree], dict[str, Any] | None] | None = None
+    finish: Callable[[Tree, Path], dict[str, Any] | None] | None = None
+    abstract: Callable[[], Tree] | None = None
+    shardings: Callable[[Mesh, Tree], tuple[Tree, Tree]] | None = None
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How often things happen, in steps; 0 means only at the end.
+
+    Attributes:
+      log_every: a line of metrics.
+      evaluate_every: the task's own evaluation.
+      checkpoint_every: a checkpoint.
+      keep: how many checkpoints stay.
+    """
+
+    log_every: int = 50
+    evaluate_every: int = 0
+    checkpoint_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.log_every < 1 or self.evaluate_every < 0 or self.checkpoint_every < 0 or self.keep < 1:
+            raise InputError(
+                "loop: log_every and keep must be at least 1, evaluate_every and checkpoint_every at least 0"
+            )
+
+
+class Interrupted(JaxinterpError):
+    """The run was stopped by a signal after saving; ``step`` says where."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        super().__init__(f"stopped after step {step}, saved in {folder}; the same command goes on from there")
+        self.step = step
+
+
+def run(
+    task: Task, *, steps: int, out: Path | str, seed: int, loop: LoopConfig | None = None,
+    resume: bool = True, mesh: Mesh | None = None, quiet: bool = False, label: str = "train",
+) -> Tree:  # fmt: skip
+    """Train to ``steps`` and finish.
+
+    Writes ``out/metrics.jsonl`` and ``out/checkpoints``; ``task.finish`` writes the result into ``out``.
+    On SIGINT or SIGTERM the step under way is finished and saved. A second signal stops at once.
+
+    Args:
+      task: what to train.
+      steps: how many steps in all, those of an earlier run of the same folder included.
+      out: folder, made where missing.
+      seed: of ``task.init``.
+      loop: how often to log, evaluate and save.
+      resume: go on from the newest checkpoint in ``out``; False refuses a folder that has one.
+      mesh: devices to spread over; needs ``task.shardings``.
+      quiet: no progress lines.
+
+    Returns:
+      The final state.
+
+    Raises:
+      Interrupted: a signal came; everything is saved.
+      InputError: a place that cannot be written, or a loss that is not finite (the step is named, and
+        the newest checkpoint holds the last good state).
+    """
+    loop, out = loop or LoopConfig(), Path(out)
+    manager = checkpoint.open_folder(out / "checkpoints", loop.keep)
+    try:
+        return _run(task, steps, out, seed, loop, resume, mesh, quiet, label, manager)
+    finally:
+        manager.close()
+
+
+def _run(
+    task: Task, steps: int, out: Path, seed: int, loop: LoopConfig, resume: bool, mesh: Mesh | None,
+    quiet: bool, label: str, manager: Any,
+) -> Tree:  # fmt: skip
+    metrics = Metrics(out / "metrics.jsonl")
+    progress = Progress(label, steps, unit="steps", quiet=quiet)
+    clock = _Clock()
+    start = checkpoint.latest(manager)
+    if start is not None and not resume:
+        raise InputError(f"{out} already holds a run at step {start}; choose another folder or resume it")
+    state, place, jitted = _prepare(task, seed, mesh, manager, start, clock)
+    start = start or 0
+    if start > steps:
+        raise InputError(f"{out} holds a run at step {start}, beyond the {steps} steps asked for")
+    metrics.truncate(start)
+    progress.begin(start)
+    if start:
+        progress.say(f"resumed at step {start}")
+
+    pending: list[tuple[int, dict[str, Any]]] = []
+
+    def settle() -> None:
+        """Wait for the steps under way; stop at the first loss that is not finite."""
+        for index, values in pending:
+            if not np.isfinite(np.asarray(values["loss"])).all():
+                last = checkpoint.latest(manager)
+                held = (
+                    f"step {last} is the last good state saved"
+                    if last is not None
+                    else "nothing was saved yet"
+                )
+                raise InputError(f"the loss of step {index} is not finite; {held} in {out / 'checkpoints'}")
+        pending.clear()
+
+    def save(done: int) -> None:
+        settle()
+        metrics.sync()
+        checkpoint.save(manager, done, state, {"step": done, "seed": seed, "cpu_seconds": clock.seconds()})
+        progress.say(f"saved step {done}")
+
+    saved = start
+    with _signals() as stopped:
+        for step in range(start, steps):
+            state, values = jitted(state, place(task.batch(step)))
+            done = step + 1
+            pending.append((done, values))
+            note = ""
+            if done % loop.log_every == 0 or done == steps:
+                latest = pending[-1][1]
+                settle()
+                metrics.write(done, {**jax.device_get(latest), "cpu_seconds": round(clock.seconds(), 1)})
+                note = f"loss {float(np.mean(latest['loss'])):.4g}"
+            progress.advance(note=note)
+            if task.evaluate and done < steps and loop.evaluate_every and done % loop.evaluate_every == 0:
+                _evaluate(task, state, done, metrics, progress)
+            due = loop.checkpoint_every and done % loop.checkpoint_every == 0
+            if due or done == steps or stopped():
+                save(done)
+                saved = done
+            if stopped() and done < steps:
+                break
+    progress.close()
+    if saved < steps:
+        raise Interrupted(saved, out / "checkpoints")
+    if task.finish is not None:
+        metrics.truncate(steps)
+        figures = task.finish(state, out)
+        if figures:
+            metrics.write(steps, {"final": {**figures, "cpu_seconds": round(clock.seconds(), 1)}})
+    return state
+
+
+def _evaluate(task: Task, state: Tree, step: int, metrics: Metrics, progress: Progress) -> None:
+    assert task.evaluate is not None
+    figures = task.evaluate(state)
+    if figures:
+        metrics.write(step, {"evaluation": figures})
+        short = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if isinstance(v, int | float))
+        progress.say(f"step {step}: {short}")
+
+
+def _prepare(
+    task: Task, seed: int, mesh: Mesh | None, manager: Any, start: int | None, clock: _Clock
+) -> tuple[Tree, Callable[[Tree], Tree], Callable[[Tree, Tree], Any]]:
+    """The first state (initial or restored), a function that places batches, and the compiled step."""
+    key = jax.random.key(seed)
+    if start is None:
+        state = task.init(key)
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    else:
+        abstract = task.abstract() if task.abstract else jax.eval_shape(task.init, key)
+    place: Callable[[Tree], Tree] = lambda batch: batch  # noqa: E731
+    if mesh is None:
+        single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=single), abstract)
+        jitted = jax.jit(task.step, donate_argnums=0)
+    else:
+        if task.shardings is None:
+            raise InputError("this task cannot be spread over a mesh")
+        state_shardings, batch_sharding = task.shardings(mesh, abstract)
+        target = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, state_shardings
+        )
+        place = lambda batch: jax.device_put(batch, batch_sharding)  # noqa: E731
+        jitted = jax.jit(task.step, donate_argnums=0, out_shardings=(state_shardings, None))
+        if start is None:
+            state = jax.device_put(state, state_shardings)
+    if start is not None:
+        state, meta = checkpoint.restore(manager, start, target)
+        if meta.get("seed") != seed:
+            raise InputError(f"{manager.directory} holds a run with seed {meta.get('seed')}, not {seed}")
+        clock.before = float(meta.get("cpu_seconds", 0.0))
+    return state, place, jitted
+
+
+class _Clock:
+    """CPU seconds (user and system) of this process since its start, plus those of earlier runs."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+
+    def seconds(self) -> float:
+        return self.before + time.process_time()
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as it did before."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        caught.append(number)
+        for each, previous in old.items():
+            signal.signal(each, previous)
+
+    for number in old:
+        signal.signal(number, handle)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
