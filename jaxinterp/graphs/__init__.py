@@ -19,7 +19,9 @@ from jaxinterp.graphs.kinds import (
 )
 from jaxinterp.graphs.paths import Path, strongest
 from jaxinterp.graphs.prune import Masks, prune_masks
+from jaxinterp.graphs.report import report
 from jaxinterp.graphs.scores import PrunedScores, Scores
+from jaxinterp.graphs.summary import summary
 
 __all__ = [
     "BIAS",
@@ -44,6 +46,8 @@ __all__ = [
     "node_order",
     "node_table",
     "prune_masks",
+    "report",
     "save_graph",
     "strongest",
+    "summary",
 ]

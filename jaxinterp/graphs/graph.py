@@ -51,8 +51,8 @@ class Graph:
         return len(self.nodes)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {name}s" for name, n in self.counts().items() if n)
-        return f"Graph({self.prompt!r}: {counts}; {len(self.weights)} edges)"
+        counts = ", ".join(f"{name} {n}" for name, n in self.counts().items() if n)
+        return f"Graph({self.prompt!r}: {counts}; edges {len(self.weights)})"
 
     @property
     def csr(self) -> Csr:

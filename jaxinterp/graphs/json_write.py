@@ -45,7 +45,7 @@ def write_json_graph(graph: Graph, path: str | PathLike[str]) -> None:
     links = len(graph.weights)
     if links > LINK_LIMIT:
         raise InputError(
-            f"{path}: {links} links are too many for JSON (limit {LINK_LIMIT}): prune first or save as .jigraph"
+            f"{path}: {links} links are too many for JSON (limit {LINK_LIMIT}): prune it or save .jigraph"
         )
     if links > LINK_WARNING:
         warnings.warn(f"{path}: {links} links as JSON: viewers will be slow; prune first", stacklevel=3)
@@ -68,6 +68,8 @@ def json_document(graph: Graph) -> dict[str, Any]:
         metadata = dict(foreign["metadata"])
         for key, value in (("prompt_tokens", list(graph.token_texts)), ("prompt", graph.prompt)):
             metadata.setdefault(key, value)
+        if graph.pruned:
+            metadata["pruning_settings"] = {**metadata.get("pruning_settings", {}), **graph.pruned}
         top: dict[str, Any] = dict(foreign["top"])
         nodes = [_foreign_node(graph, foreign, i, ids[i]) for i in range(len(ids))]
     else:
