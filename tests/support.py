@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from jaxinterp.core.trees import unflatten
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel import weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,3 +24,59 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"optional test material {name} is not here")
     return path
+
+
+FAMILIES = ("llama", "gpt2", "gemma2")
+
+
+def tiny_config(family: str, **changes: Any) -> ModelConfig:
+    """A tiny config with what sets a family apart; ``changes`` replace single fields."""
+    sizes = {
+        "vocab_size": 40,
+        "d_model": 16,
+        "n_layers": 3,
+        "n_heads": 4,
+        "d_head": 4,
+        "d_mlp": 24,
+        "context": 32,
+    }
+    families: dict[str, dict[str, Any]] = {
+        "llama": {"n_kv_heads": 2, "norm_eps": 1e-5},
+        "gpt2": {
+            "n_kv_heads": 4, "norm": "layer", "activation": "gelu_tanh", "gated": False,
+            "positions": "learned", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "tied": True,
+        },
+        "gemma2": {
+            "n_kv_heads": 2, "d_head": 6, "norm_eps": 1e-6, "norm_unit_offset": True, "post_norms": True,
+            "activation": "gelu_tanh", "query_scale": 0.5, "attn_softcap": 4.0, "final_softcap": 6.0,
+            "windows": (4, 0, 4), "tied": True, "embed_scale": 4.0,
+        },
+    }  # fmt: skip
+    return ModelConfig(**{**sizes, **families[family], **changes})
+
+
+def tiny_model(family: str, *, dtype: str = "float32", seed: int = 0, **changes: Any) -> Model:
+    """A tiny random model in which no gain is one, no bias zero and no attention uniform.
+
+    The same numbers come out in float32 (rounded) and in float64 (which needs 64-bit types on).
+    """
+    import jax.numpy as jnp
+
+    config = tiny_config(family, **changes)
+    leaves = {}
+    for path, weight in weights.leaves(declare(config)).items():
+        draw = np.random.default_rng([seed, zlib.crc32(path.encode())]).normal(size=weight.shape)
+        if path.endswith("scale"):
+            draw = 0.3 * draw + (0.0 if config.norm_unit_offset else 1.0)
+        elif path.endswith("bias"):
+            draw = 0.3 * draw
+        elif path == "embed.tokens":
+            draw = draw / config.embed_scale
+        elif path == "embed.positions":
+            draw = 0.5 * draw
+        else:
+            d, h, e, m = config.d_model, config.n_heads, config.d_head, config.d_mlp
+            fan_in = {"layers.o": h * e, "layers.down": m}.get(path, d)
+            draw = draw * fan_in**-0.5 * (1.5 if path in ("layers.q", "layers.k") else 1.0)
+        leaves[path] = jnp.asarray(draw, dtype)
+    return Model(unflatten(leaves), config, name=f"tiny-{family}")

@@ -51,7 +51,8 @@ def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
     for name in content.get("architectures") or []:
         if name != family.architecture:
             raise InputError(
-                f"{where}: the architecture {name!r} is not supported; of {kind} models it is {family.architecture}"
+                f"{where}: the architecture {name!r} is not supported; "
+                f"of {kind} models {family.architecture} is"
             )
     return family, family.config(read_fields(family, content, where), where)
 

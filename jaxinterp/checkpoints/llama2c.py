@@ -178,11 +178,11 @@ def _rope_base(path: Path, cos: np.ndarray, sin: np.ndarray, d_head: int) -> flo
         # The tables are float32; a base within a thousandth of a round number is that number.
         digits = float(f"{estimate:.2g}") if math.isfinite(estimate) else estimate
         base = digits if math.isclose(digits, estimate, rel_tol=1e-3) else estimate
-    angles = _angles(*cos.shape[:1], d_head, base)
+    angles = _angles(cos.shape[0], d_head, base)
     if not (np.allclose(cos, np.cos(angles), atol=2e-3) and np.allclose(sin, np.sin(angles), atol=2e-3)):
         raise InputError(
-            f"{path}: the rotary tables after the weights are not those of any base, expected cosines and sines "
-            "of position * base ** (-2 i / head width)"
+            f"{path}: the rotary tables after the weights are not those of any base, expected cosines and "
+            "sines of position * base ** (-2 i / head width)"
         )
     return base
 
@@ -194,8 +194,8 @@ def write_model(path: str | os.PathLike[str], params: Tree, config: ModelConfig)
       InputError: the model has something that this format cannot say; the message names it.
     """
     expected = ModelConfig(
-        vocab_size=config.vocab_size, d_model=config.d_model, n_layers=config.n_layers, n_heads=config.n_heads,
-        n_kv_heads=config.n_kv_heads, d_head=config.d_model // config.n_heads, d_mlp=config.d_mlp,
+        vocab_size=config.vocab_size, d_model=config.d_model, n_layers=config.n_layers,
+        n_heads=config.n_heads, n_kv_heads=config.n_kv_heads, d_head=config.d_model // config.n_heads, d_mlp=config.d_mlp,
         context=config.context, rope_pairs="adjacent", rope_base=10000.0, tied=config.tied,
     ).to_dict()  # fmt: skip
     for name, value in config.to_dict().items():

@@ -175,8 +175,8 @@ def read_tokenizer(path: str | os.PathLike[str], vocab_size: int | None = None) 
         score, length = struct.unpack_from("<fi", data, at)
         if score != score or not 0 <= length <= max(longest, 0) + 16:
             raise InputError(
-                f"{path} is not a llama2.c tokenizer: token {len(pieces)} has score {score} and {length} bytes, "
-                f"the longest is said to have {longest}"
+                f"{path} is not a llama2.c tokenizer: token {len(pieces)} has score {score} and {length} "
+                f"bytes, the longest is said to have {longest}"
             )
         if at + 8 + length > len(data):
             raise InputError(

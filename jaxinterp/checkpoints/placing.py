@@ -42,9 +42,9 @@ def as_dtype(dtype: Any, *, on_device: bool = True) -> np.dtype:
             f"no dtype {name!r} for weights{near(name, _DTYPES)}: give one of {', '.join(_DTYPES)}"
         )
     if on_device and name == "float64":
-        import jax
+        import jax.numpy as jnp
 
-        if not jax.config.jax_enable_x64:
+        if jnp.zeros((), jnp.float_).dtype != np.float64:
             raise InputError("dtype float64 needs 64-bit types: put jax.enable_x64(True) around the call")
     return _DTYPES[name]
 

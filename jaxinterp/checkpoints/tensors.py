@@ -86,7 +86,8 @@ class TensorFile:
         entry = self.entry(name)
         if entry.dtype not in FLOATS:
             raise InputError(
-                f"{self.path}: the tensor {name!r} has dtype {entry.dtype}, expected one of {', '.join(FLOATS)}"
+                f"{self.path}: the tensor {name!r} has dtype {entry.dtype}, "
+                f"expected one of {', '.join(FLOATS)}"
             )
         if not math.prod(entry.shape):
             return np.zeros(entry.shape, FLOATS[entry.dtype])[index]

@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     eos: int | None
 
     def encode(self, text: str, bos: bool | None = None) -> list[int]:
-        """The ids of ``text``. ``bos`` None: BOS first if the tokenizer says so; True, False: always, never."""
+        """The ids of ``text``, BOS first if ``bos`` is true, or is None and the tokenizer says so."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``, without special tokens."""
@@ -98,7 +98,7 @@ class JsonTokenizer:
         unknown = model.get("unk_token")
         if unknown is None and isinstance(model.get("unk_id"), int):
             unknown = self._inner.id_to_token(model["unk_id"])
-        self._unknown = vocabulary.get(unknown)
+        self._unknown = vocabulary.get(unknown) if isinstance(unknown, str) else None
         steps = _steps(description.get("decoder"))
         pre_steps = _steps(description.get("pre_tokenizer"))
         self._byte_level = "ByteLevel" in steps or "ByteLevel" in pre_steps
@@ -118,7 +118,7 @@ class JsonTokenizer:
     def _leading_specials(self) -> list[int]:
         encoding = self._inner.encode("", add_special_tokens=True)
         bare = self._inner.encode("a", add_special_tokens=True)
-        first = []
+        first: list[int] = []
         for token, special in zip(bare.ids, bare.special_tokens_mask, strict=True):
             if not special:
                 return first

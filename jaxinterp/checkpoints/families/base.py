@@ -53,11 +53,17 @@ class Family(NamedTuple):
     prefix: str = ""
 
 
+def names(text: str) -> frozenset[str]:
+    """The words of ``text``."""
+    return frozenset(text.split())
+
+
 # Fields that the base class of Hugging Face configs writes and that no forward pass of ours depends on:
 # bookkeeping, training, generation defaults, and what a run returns.
-COMMON = frozenset(
+COMMON = names(
     """architectures model_type transformers_version torch_dtype dtype _name_or_path name_or_path
-    _commit_hash _attn_implementation attn_implementation _attn_implementation_autoset use_cache cache_implementation
+    _commit_hash _attn_implementation attn_implementation _attn_implementation_autoset use_cache
+    cache_implementation
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class
     initializer_range attention_dropout gradient_checkpointing torchscript use_bfloat16 tf_legacy_loss
     return_dict output_hidden_states output_attentions problem_type finetuning_task task_specific_params
@@ -65,7 +71,7 @@ COMMON = frozenset(
     diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty
     no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
     output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values
-    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens license mlp_dropout""".split()
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens license mlp_dropout"""
 )
 
 COMMON_FIXED: dict[str, tuple[Any, ...]] = {
@@ -109,8 +115,8 @@ def read_fields(family: Family, content: Mapping[str, Any], where: str) -> dict[
     for name, value in content.items():
         if name not in known:
             raise InputError(
-                f"{where}: unknown field {name!r} = {value!r}{near(name, known)}; a {family.model_type} config is "
-                "refused unless every field is understood"
+                f"{where}: unknown field {name!r} = {value!r}{near(name, known)}; "
+                f"a {family.model_type} config is refused unless every field is understood"
             )
         if name in fixed and value not in fixed[name]:
             supported = " or ".join(repr(v) for v in fixed[name])

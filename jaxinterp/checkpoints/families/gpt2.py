@@ -12,6 +12,7 @@ from jaxinterp.checkpoints.families.base import (
     activation,
     flag,
     head_width,
+    names,
     number,
     whole_number,
 )
@@ -90,9 +91,9 @@ GPT2 = Family(
         "tie_word_embeddings": True,
     },
     fixed={"scale_attn_by_inverse_layer_idx": (False,)},
-    harmless=frozenset(
+    harmless=names(
         """n_ctx attn_pdrop embd_pdrop resid_pdrop reorder_and_upcast_attn summary_type summary_use_proj
-        summary_activation summary_first_dropout summary_proj_to_labels""".split()
+        summary_activation summary_first_dropout summary_proj_to_labels"""
     ),
     config=_config,
     tensors=_tensors,
