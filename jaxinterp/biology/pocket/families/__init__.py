@@ -1,0 +1,1 @@
+"""One kind of document a file; each gives `draw(rng) -> Document` and `items() -> tuple[Item, ...]`."""
