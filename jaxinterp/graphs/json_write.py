@@ -21,7 +21,7 @@ from jaxinterp.graphs.build import rows_of
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import cantor, node_ids, safe_name
 from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET
-from jaxinterp.graphs.plain import dumps, plain, short_floats
+from jaxinterp.graphs.plain import dumps, ordered, plain, short_floats
 
 LINK_LIMIT = 2_000_000
 LINK_WARNING = 200_000
@@ -69,7 +69,7 @@ def json_document(graph: Graph) -> dict[str, Any]:
         for key, value in (("prompt_tokens", list(graph.token_texts)), ("prompt", graph.prompt)):
             metadata.setdefault(key, value)
         if graph.pruned:
-            metadata["pruning_settings"] = {**metadata.get("pruning_settings", {}), **graph.pruned}
+            metadata["pruning_settings"] = {**metadata.get("pruning_settings", {}), **ordered(graph.pruned)}
         top: dict[str, Any] = dict(foreign["top"])
         nodes = [_foreign_node(graph, foreign, i, ids[i]) for i in range(len(ids))]
     else:
@@ -120,7 +120,7 @@ def _metadata(graph: Graph) -> dict[str, Any]:
         **{k: settings[k] for k, kind in known.items() if isinstance(settings.get(k), kind)},
     }
     if graph.pruned:
-        metadata["pruning_settings"] = graph.pruned
+        metadata["pruning_settings"] = ordered(graph.pruned)
     found = graph.scores()
     metadata["replacement_score"], metadata["completeness_score"] = found.replacement, found.completeness
     return metadata
@@ -133,9 +133,9 @@ def _own(graph: Graph) -> dict[str, Any]:
         "dtype": graph.weights.dtype.name,
         "n_layers": graph.n_layers,
         "token_ids": list(graph.token_ids),
-        "settings": _sorted(graph.settings),
-        "provenance": _sorted(graph.provenance),
-        "measured": _sorted(graph.measured),
+        "settings": ordered(plain(graph.settings, "settings")),
+        "provenance": ordered(plain(graph.provenance, "provenance")),
+        "measured": ordered(plain(graph.measured, "measured")),
     }
 
 
@@ -241,9 +241,3 @@ def _pieces(document: dict[str, Any]) -> Iterator[str]:
         else:
             yield dumps(value)
     yield "}\n"
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return value

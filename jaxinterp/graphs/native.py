@@ -3,7 +3,7 @@
     bytes 0-7    magic, "\\x89JIGRAPH"
     8-11         version, uint32            12-15  CRC-32 of the header text, uint32
     16-23        length of the header, uint64
-    24-          header, JSON (UTF-8), fixed keys in sorted order
+    24-          header, JSON (UTF-8), keys in a fixed order
     then         the arrays, each starting at a multiple of 64 bytes; the file ends with the last one
 
 The header lists each array's dtype, shape, offset (from the first multiple of 64 after the header) and
@@ -26,7 +26,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.kinds import KIND_NAMES, NODE, TARGET, node_order
-from jaxinterp.graphs.plain import dumps, plain
+from jaxinterp.graphs.plain import dumps, ordered, plain
 
 MAGIC = b"\x89JIGRAPH"
 VERSION = 1
@@ -59,16 +59,16 @@ def write_native(graph: Graph, path: str | PathLike[str]) -> None:
         "arrays": layout,
         "foreign": plain(graph.foreign, "foreign"),
         "labels": {str(i): text for i, text in enumerate(graph.labels) if text},
-        "measured": plain(graph.measured, "measured"),
+        "measured": ordered(plain(graph.measured, "measured")),
         "n_layers": graph.n_layers,
         "prompt": graph.prompt,
-        "provenance": plain(graph.provenance, "provenance"),
-        "settings": plain(graph.settings),
+        "provenance": ordered(plain(graph.provenance, "provenance")),
+        "settings": ordered(plain(graph.settings)),
         "token_ids": list(graph.token_ids),
         "token_texts": list(graph.token_texts),
         "view": plain(graph.view, "view"),
     }
-    text = dumps(header, sort=True).encode("utf-8", "surrogatepass")
+    text = dumps(header).encode("utf-8", "surrogatepass")
     with atomic(path) as temporary, temporary.open("wb") as out:
         out.write(_PREFIX.pack(MAGIC, VERSION, zlib.crc32(text), len(text)))
         out.write(text)

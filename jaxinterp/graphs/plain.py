@@ -32,9 +32,16 @@ def plain(value: Any, where: str = "settings") -> Any:
     raise InputError(f"{where}: a value of type {type(value).__name__} cannot be written to a file")
 
 
-def dumps(value: Any, sort: bool = False) -> str:
-    """Compact JSON text, keys in the order given, or sorted."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort)
+def ordered(value: Any) -> Any:
+    """The value with the keys of nested objects sorted."""
+    if isinstance(value, dict):
+        return {key: ordered(value[key]) for key in sorted(value)}
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON text, keys in the order given."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def short_floats(values: np.ndarray) -> list[float]:

@@ -58,7 +58,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "path_profile": list(self.path_profile)}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Scores:
