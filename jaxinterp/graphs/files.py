@@ -9,6 +9,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.native import is_native, read_native, write_native
 from jaxinterp.graphs.neuronpedia import read_json_graph, write_json_graph
+from jaxinterp.graphs.validate import validated
 
 
 def save_graph(graph: Graph, path: str | PathLike[str]) -> None:
@@ -34,4 +35,4 @@ def load_graph(path: str | PathLike[str]) -> Graph:
         native = is_native(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return read_native(path) if native else read_json_graph(path)
+    return validated(read_native(path) if native else read_json_graph(path), str(path))

@@ -192,6 +192,8 @@ def assemble(
         raise InputError("a graph needs at least one target")
     if len(token_ids) != len(token_texts):
         raise InputError(f"{len(token_ids)} token ids, but {len(token_texts)} token texts")
+    if ((nodes["position"] < 0) | (nodes["position"] >= len(token_ids))).any():
+        raise InputError(f"a node is at a position outside the prompt's {len(token_ids)} tokens")
     if labels is not None and len(labels) != n:
         raise InputError(f"{len(labels)} labels for {n} nodes")
     nodes = with_influence(nodes, csr, settings["convention"])

@@ -32,7 +32,7 @@ _KINDS = {
     "unknown": FEATURE,
     "mlp reconstruction error": ERROR,
     "lorsa error": ERROR,
-    "unexplored node": ERROR,
+    "unexplored node": FEATURE,
     "embedding": EMBEDDING,
     "logit": TARGET,
     "bias": BIAS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.graphs import BIAS, ERROR, FEATURE, load_graph, report, summary
+from jaxinterp.graphs import BIAS, FEATURE, load_graph, report, summary
 from tests.support import shared
 
 REAL = {
@@ -132,11 +132,12 @@ def test_the_crm_dialect(tmp_path):
 def test_the_anthropic_dialect(tmp_path):
     graph = load(tmp_path, ANTHROPIC)
     assert graph.settings["dialect"] == "anthropic"
-    assert graph.nodes["index"][0] == 77 and graph.nodes["kind"][1] == ERROR
+    assert sorted(graph.nodes["index"][:2].tolist()) == [-1, 77] and graph.counts()["feature"] == 2
     assert graph.nodes["probability"][graph.targets].tolist() == [0.25]
     graph.save(tmp_path / "h.json")
     written = json.loads((tmp_path / "h.json").read_text())
     assert written["qParams"] == {"pinnedIds": ["1_77_0", "3_8_1"], "linkType": "either"}
+    # An unexplored node is a feature, as viewers draw it.
     assert written["nodes"] == ANTHROPIC["nodes"] and written["links"] == ANTHROPIC["links"]
 
 
@@ -229,3 +230,22 @@ def test_a_report_of_a_foreign_graph(tmp_path):
     graph = load(tmp_path, ANTHROPIC)
     assert '" y"' in report(graph, 60)
     assert summary(graph)["targets"][0]["paths"][0]["node_ids"] == ["E_4_0", "1_77_0", "3_8_1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("metadata"), "foreign.metadata"),
+        (lambda f: f["nodes"].pop("0"), "foreign.nodes: node 0 has no node_id"),
+        (lambda f: f["nodes"].update({"99": {}}), r"foreign.nodes\['99'\]"),
+        (lambda f: f["node_order"].pop(), "foreign.node_order"),
+        (lambda f: f["link_order"].append(0), "foreign.link_order"),
+        (lambda f: f["loose_links"].append(3), "foreign.loose_links"),
+    ],
+)
+def test_a_native_file_with_odd_imported_parts_is_refused(tmp_path, change, message):
+    graph = load(tmp_path, CRM)
+    change(graph.foreign)
+    graph.save(tmp_path / "g.jigraph")
+    with pytest.raises(InputError, match=message):
+        load_graph(tmp_path / "g.jigraph")

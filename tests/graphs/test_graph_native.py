@@ -120,6 +120,13 @@ def forged(data: bytes, change) -> bytes:
         (lambda h: h["labels"].update({"999": "x"}), "labels"),
         (lambda h: h["token_ids"].append(1), "token_ids"),
         (lambda h: h.update(foreign=[1]), "foreign"),
+        (lambda h: h.update(foreign={"whole": True}), "foreign.top"),
+        (lambda h: h["settings"].update(convention="x"), "settings.convention"),
+        (lambda h: h["settings"].update(pruned={"node_threshold": "x"}), "settings.pruned"),
+        (lambda h: h["measured"].update(scores={"replacement": 1}), "measured.scores"),
+        (lambda h: h["measured"].update(checks=[]), "measured.checks"),
+        (lambda h: h["measured"].update(identity_1="small"), "measured.identity_1"),
+        (lambda h: h.update(token_ids=[1], token_texts=["a"]), "outside the prompt"),
     ],
 )
 def test_a_forged_header_is_refused(whole, change, message):
