@@ -1,6 +1,6 @@
 """Floor 6: everything that makes a graph: targets, direct effects, selection."""
 
 from jaxinterp.attribution.targets import Direction
-from jaxinterp.attribution.trace import trace
+from jaxinterp.attribution.tracing import trace
 
 __all__ = ["Direction", "trace"]

@@ -14,7 +14,7 @@ Letters: C targets of a block, T position, K slots, D width, L layers.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxinterp.attribution.sources import Writes
 from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum
-from jaxinterp.replacement.operator import LayerSlice, ReplacementOperator, layer_slices, layer_transpose
+from jaxinterp.replacement.operator import ReplacementOperator, layer_slices, layer_transpose
 
 
 class Block(NamedTuple):
@@ -92,7 +92,9 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
     seed = jnp.where(
         (jnp.arange(t)[None, :] == block.positions[:, None])[:, :, None], block.vectors[:, None, :], 0
     ).astype(dtype)
-    back = jax.vmap(partial(_down, operator), in_axes=(None, 0, 0))
+    seed = jnp.swapaxes(seed, 0, 1)  # T C D: products over positions need no transposes in this order
+    back = jax.vmap(partial(layer_transpose, operator), in_axes=(None, 1, 1), out_axes=(1, 1))
+    biased = operator.config.qkv_bias or operator.config.out_bias, operator.config.norm == "layer"
 
     def step(state: tuple[Array, Array, Effects]) -> tuple[Array, Array, Effects]:
         layer, x_bar, found = state
@@ -100,7 +102,7 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
         # The block's own read site lies before its layer's write: nothing written there reaches it.
         here = layer == block.layer
         x_bar, bar = back(one, jnp.where(here, 0, x_bar), jnp.where(here, seed, 0))
-        gradient = jnp.swapaxes(bar.write, 0, 1)  # T C D
+        gradient = bar.write
 
         def pair(p: Array, features: Array) -> Array:
             rows = jax.lax.dynamic_index_in_dim(writes.rows, p, 0, keepdims=False)
@@ -122,9 +124,9 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
             features=features,
             errors=put(found.errors, part[:, :, 0]),
             omitted=found.omitted + jnp.sum(part[:, :, 1], axis=1),
-            decoder=put(found.decoder, bar.decoder),
-            attention=put(found.attention, bar.attention),
-            norm=put(found.norm, bar.norm),
+            decoder=put(found.decoder, part[:, :, 2]),
+            attention=put(found.attention, bar.attention.T) if biased[0] else found.attention,
+            norm=put(found.norm, bar.norm.T) if biased[1] else found.norm,
         )
         return layer - 1, x_bar, found
 
@@ -134,20 +136,18 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
         zeros((c, t)), zeros((c, t)),
     )  # fmt: skip
     first = jnp.minimum(block.layer, n - 1)
-    above = jnp.where(block.layer == n, seed, jnp.zeros((c, t, d), dtype))
+    above = jnp.where(block.layer == n, seed, jnp.zeros((t, c, d), dtype))
     _, x_bar, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (first, above, nothing))
     position = found.position
     if operator.positions is not None:
-        position = einsum("ctd,td->ct", x_bar, operator.positions)
-    return found._replace(embed=einsum("ctd,td->ct", x_bar, embed), position=position)
-
-
-def _down(operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, read_bar: Array) -> Any:
-    return layer_transpose(operator, layer, x_bar, read_bar)
+        position = einsum("tcd,td->ct", x_bar, operator.positions)
+    return found._replace(embed=einsum("tcd,td->ct", x_bar, embed), position=position)
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def walk_blocks(operator: ReplacementOperator, writes: Writes, embed: Array, blocks: Block, mesh: Mesh) -> Effects:
+def walk_blocks(
+    operator: ReplacementOperator, writes: Writes, embed: Array, blocks: Block, mesh: Mesh
+) -> Effects:
     """`walk` for as many blocks as ``mesh`` has devices along "data", one on each.
 
     Every device runs the same program on a block of the same shape, so that results do not depend on how

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxinterp.attribution.effects import Effects
 from jaxinterp.attribution.sources import Active, Slots
 from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET, node_table
 
@@ -86,11 +85,11 @@ def table(
     return nodes
 
 
-def rows(layout: Layout, effects: Effects, final_bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def rows(layout: Layout, effects: Any, final_bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Effects on C targets as rows over all nodes.
 
     Args:
-      effects: host arrays.
+      effects: `effects.Effects` of host arrays.
       final_bias: [C] direct effect of the final norm's bias at the last position, for target rows.
 
     Returns:

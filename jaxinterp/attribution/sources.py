@@ -6,12 +6,15 @@ position, D width, L layers, N features.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.core.letters import Array
-from jaxinterp.dictionaries.base import Dictionary, kind_of
+from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.replacement.freeze import Run
 
 SLOT_MULTIPLE = 8
@@ -46,7 +49,7 @@ class Writes(NamedTuple):
         dictionary writes, pairs sorted by target.
       pair_source: [P] source layer of each pair.
       pair_start: [L + 1] first pair of each target layer.
-      vectors: [L, T, 2, D] error vectors, and what is written but left out of the graph.
+      vectors: [L, T, 3, D] error vectors, what is written but left out of the graph, and decoder biases.
     """
 
     rows: Array
@@ -73,14 +76,7 @@ def find_active(dictionary: Dictionary, read: Array, skip_first: bool) -> tuple[
     Returns:
       `Active`, and activations [L, T, N].
     """
-    import jax
-
-    kind, config = kind_of(dictionary.config), dictionary.config
-
-    def both(params: Any, read: Array) -> tuple[Array, Array]:
-        return kind.pre_activations(params, config, read), kind.encode(params, config, read)
-
-    h, a = jax.jit(both)(dictionary.params, read)
+    h, a = _encode(dictionary.params, dictionary.config, read)
     dense, pre = np.asarray(a), np.asarray(h)
     mask = dense != 0
     if skip_first:
@@ -109,14 +105,12 @@ def lay_out(active: Active, n_layers: int, n_tokens: int) -> Slots:
 
 def error_vectors(dictionary: Dictionary, run: Run, activations: Array) -> Array:
     """[L, T, D] what the dictionary misses: write site minus reconstruction (bias and skip included)."""
-    import jax
+    return _errors(dictionary.params, dictionary.config, run.read[:, 0], run.write[:, 0], activations)
 
-    kind, config = kind_of(dictionary.config), dictionary.config
 
-    def errors(params: Any, read: Array, write: Array, a: Array) -> Array:
-        return write - kind.decode(params, config, a, read)
-
-    return jax.jit(errors)(dictionary.params, run.read[:, 0], run.write[:, 0], activations)
+def written(dictionary: Dictionary, activations: Array) -> Array:
+    """[L, T, D] what features write, without bias and skip."""
+    return _written(dictionary.params, dictionary.config, activations)
 
 
 def write_rows(dictionary: Dictionary, slots: Slots, errors: Array, omitted: Array) -> Writes:
@@ -125,19 +119,43 @@ def write_rows(dictionary: Dictionary, slots: Slots, errors: Array, omitted: Arr
     Args:
       errors: [L, T, D]; omitted: [L, T, D] what is written at places that the graph leaves out.
     """
-    import jax
-    import jax.numpy as jnp
-
-    kind, config = kind_of(dictionary.config), dictionary.config
-    pairs = sorted(kind.writes(config), key=lambda pair: (pair[1], pair[0]))
+    config = dictionary.config
+    pairs = _pairs(config)
     start = np.searchsorted([t for _, t in pairs], np.arange(config.n_layers + 1)).astype(np.int32)
-
-    def gather(params: Any, feature: Array, activation: Array) -> Array:
-        rows = [
-            kind.decoder_rows(params, config, s, t, feature[s]) * activation[s][..., None] for s, t in pairs
-        ]
-        return jnp.stack(rows)
-
-    rows = jax.jit(gather)(dictionary.params, jnp.asarray(slots.feature), jnp.asarray(slots.activation))
+    rows = _gather(dictionary.params, config, jnp.asarray(slots.feature), jnp.asarray(slots.activation))
+    bias = jnp.broadcast_to(dictionary.params["b_dec"][:, None], errors.shape)
     source = jnp.asarray([s for s, _ in pairs], jnp.int32)
-    return Writes(rows, source, jnp.asarray(start), jnp.stack([errors, omitted], axis=2))
+    return Writes(rows, source, jnp.asarray(start), jnp.stack([errors, omitted, bias], axis=2))
+
+
+def _pairs(config: DictionaryConfig) -> list[tuple[int, int]]:
+    return sorted(kind_of(config).writes(config), key=lambda pair: (pair[1], pair[0]))
+
+
+@partial(jax.jit, static_argnums=1)
+def _encode(params: Any, config: DictionaryConfig, read: Array) -> tuple[Array, Array]:
+    kind = kind_of(config)
+    return kind.pre_activations(params, config, read), kind.encode(params, config, read)
+
+
+@partial(jax.jit, static_argnums=1)
+def _errors(params: Any, config: DictionaryConfig, read: Array, write: Array, a: Array) -> Array:
+    return write - kind_of(config).decode(params, config, a, read)
+
+
+@partial(jax.jit, static_argnums=1)
+def _written(params: Any, config: DictionaryConfig, a: Array) -> Array:
+    kind = kind_of(config)
+    parts = [kind.decode_into(params, config, layer, a[layer]) for layer in range(config.n_layers)]
+    return sum(parts[1:], parts[0])
+
+
+@partial(jax.jit, static_argnums=1)
+def _gather(params: Any, config: DictionaryConfig, feature: Array, activation: Array) -> Array:
+    kind = kind_of(config)
+    return jnp.stack(
+        [
+            kind.decoder_rows(params, config, s, t, feature[s]) * activation[s][..., None]
+            for s, t in _pairs(config)
+        ]
+    )

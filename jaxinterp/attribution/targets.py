@@ -55,9 +55,7 @@ def salient(probabilities: np.ndarray, mass: float = PROBABILITY, at_most: int =
     return order[: min(reached, at_most)]
 
 
-def choose(
-    wanted: Sequence[Any] | None, logits: Any, unembedding: Any, tokenizer: Any, text: Any
-) -> Targets:
+def choose(wanted: Sequence[Any] | None, logits: Any, unembedding: Any, tokenizer: Any, text: Any) -> Targets:
     """The targets of a graph.
 
     Args:
@@ -87,7 +85,9 @@ def choose(
         if isinstance(item, Direction):
             vector = jnp.asarray(item.vector, unembedding.dtype)
             if vector.shape != (width,):
-                raise InputError(f"the direction {item.label!r} has shape {vector.shape}, expected ({width},)")
+                raise InputError(
+                    f"the direction {item.label!r} has shape {vector.shape}, expected ({width},)"
+                )
             if not bool(jnp.any(vector != 0)):
                 raise InputError(f"the direction {item.label!r} is zero everywhere")
             tokens.append(-1)
@@ -102,7 +102,7 @@ def choose(
         labels.append(text(token))
         weights.append(float(probabilities[token]))
         vectors.append(unembedding[:, token] - mean)
-    if len(set(t for t in tokens if t >= 0)) < sum(t >= 0 for t in tokens):
+    if len({t for t in tokens if t >= 0}) < sum(t >= 0 for t in tokens):
         raise InputError("a target token was given twice")
     return Targets(np.asarray(tokens), tuple(labels), np.asarray(weights), jnp.stack(vectors))
 

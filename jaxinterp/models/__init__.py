@@ -7,4 +7,14 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.sites import SITES, Activations, Edit
 from jaxinterp.models.weights import declare
 
-__all__ = ["SITES", "Activations", "Edit", "Model", "ModelConfig", "declare", "forward", "generate", "generate_tokens"]
+__all__ = [
+    "SITES",
+    "Activations",
+    "Edit",
+    "Model",
+    "ModelConfig",
+    "declare",
+    "forward",
+    "generate",
+    "generate_tokens",
+]

@@ -89,7 +89,9 @@ def before_mlp(
     mid = touch("resid_mid", x + touch("attn_out", out))
     scale = frozen.mlp_scale if frozen else touch("mlp_scale", norms.scale(mid, config))
     normalised = touch("mlp_normalized", norms.centre(mid, config) / scale)
-    return Reads(mid, normalised, touch("mlp_in", norms.affine(normalised, w["mlp_norm"], config, units.norm))), cache
+    return Reads(
+        mid, normalised, touch("mlp_in", norms.affine(normalised, w["mlp_norm"], config, units.norm))
+    ), cache
 
 
 def after_mlp(

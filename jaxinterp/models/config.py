@@ -73,7 +73,9 @@ class ModelConfig:
                 raise InputError(f"model config: {name} is {value!r}, expected a whole number of at least 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InputError(f"model config: {name} is {getattr(self, name)!r}, expected one of {allowed}")
+                raise InputError(
+                    f"model config: {name} is {getattr(self, name)!r}, expected one of {allowed}"
+                )
         if self.n_heads % self.n_kv_heads:
             raise InputError(
                 f"model config: {self.n_heads} heads cannot share {self.n_kv_heads} key/value heads evenly"

@@ -87,7 +87,9 @@ def forward(
     """
     if cache is not None:
         raise ValueError("forward takes no cache, use forward_cached")
-    logits, activations, _ = _run(params, config, tokens, sites, edits, positions, segments, None, swap, unroll, precision)
+    logits, activations, _ = _run(
+        params, config, tokens, sites, edits, positions, segments, None, swap, unroll, precision
+    )
     return logits, activations
 
 
@@ -96,7 +98,9 @@ def forward_cached(
     edits: Sequence[Edit] = (), precision: Any = HIGHEST,
 ) -> tuple[Array, Cache]:  # fmt: skip
     """Run T more tokens after those in ``cache`` (stacked over layers); logits [B, T, V] and the new cache."""
-    logits, _, cache = _run(params, config, tokens, (), edits, positions, segments, cache, None, False, precision)
+    logits, _, cache = _run(
+        params, config, tokens, (), edits, positions, segments, cache, None, False, precision
+    )
     assert cache is not None
     return logits, cache
 
@@ -108,7 +112,9 @@ def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cac
         jnp.zeros((config.n_layers, batch, length), jnp.int32),
         jnp.full((config.n_layers, batch, length), -1, jnp.int32),
     )
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), where, jnp.zeros((config.n_layers,), jnp.int32))
+    return Cache(
+        jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), where, jnp.zeros((config.n_layers,), jnp.int32)
+    )
 
 
 def _run(

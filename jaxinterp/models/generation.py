@@ -91,7 +91,13 @@ def generate_tokens(
         token = choose(last, index)
         where = jnp.full((b, 1), t, jnp.int32) + index.astype(jnp.int32)
         logits, cache = forward_cached(
-            params, config, token[:, None], cache, positions=where, segments=segments[:, :1], precision=precision
+            params,
+            config,
+            token[:, None],
+            cache,
+            positions=where,
+            segments=segments[:, :1],
+            precision=precision,
         )
         return (cache, logits[:, 0]), token
 

@@ -109,7 +109,9 @@ def _apply(edit: Edit, value: Array, layer: Any) -> Array:
     if new.ndim > value.ndim:
         raise InputError(f"edit at {edit.site}: a value of shape {new.shape} does not fit {value.shape}")
     new = new.reshape((1,) * (value.ndim - new.ndim) + new.shape).astype(value.dtype)
-    changed = {"add": value + new, "scale": value * new, "replace": jnp.broadcast_to(new, value.shape)}[edit.op]
+    changed = {"add": value + new, "scale": value * new, "replace": jnp.broadcast_to(new, value.shape)}[
+        edit.op
+    ]
     axis = 2 if edit.site == "pattern" else 1
     here = jnp.arange(value.shape[axis]) == edit.position
     here = jnp.where(jnp.asarray(edit.position) < 0, True, here)

@@ -28,7 +28,9 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     index = process if process is not None else _integer("JAXINTERP_PROCESS")
     given = [coordinator is not None, count is not None, index is not None]
     if any(given) and not all(given):
-        raise InputError("several hosts need all of coordinator, number of processes and index of this process")
+        raise InputError(
+            "several hosts need all of coordinator, number of processes and index of this process"
+        )
     if all(given):
         jax.distributed.initialize(coordinator, count, index)
     else:

@@ -34,7 +34,9 @@ class Rules:
     accident. Two axes of one array that land on the same mesh axis raise, naming both.
     """
 
-    to_mesh: MappingProxyType[str, str | None] = field(default_factory=lambda: MappingProxyType(dict(_DEFAULT)))
+    to_mesh: MappingProxyType[str, str | None] = field(
+        default_factory=lambda: MappingProxyType(dict(_DEFAULT))
+    )
 
     def replace(self, **changes: str | None) -> Rules:
         """A copy with some rules changed: ``rules.replace(vocab=None)``."""
@@ -43,7 +45,9 @@ class Rules:
                 raise InputError(f"no logical axis {name!r}{near(name, self.to_mesh)}")
         return Rules(MappingProxyType({**self.to_mesh, **changes}))
 
-    def spec(self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "") -> PartitionSpec:
+    def spec(
+        self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = ""
+    ) -> PartitionSpec:
         """The partition of an array with these logical ``axes`` on ``mesh``.
 
         Raises:

@@ -10,4 +10,13 @@ from jaxinterp.replacement.operator import (
     model_sources,
 )
 
-__all__ = ["LayerSources", "Reads", "ReplacementOperator", "Run", "Sources", "freeze", "make_operator", "model_sources"]
+__all__ = [
+    "LayerSources",
+    "Reads",
+    "ReplacementOperator",
+    "Run",
+    "Sources",
+    "freeze",
+    "make_operator",
+    "model_sources",
+]

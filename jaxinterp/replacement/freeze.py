@@ -37,7 +37,13 @@ class Run(NamedTuple):
 
 
 def freeze(
-    params: Tree, config: ModelConfig, tokens: Array, *, read_site: str, write_site: str, precision: Any = HIGHEST
+    params: Tree,
+    config: ModelConfig,
+    tokens: Array,
+    *,
+    read_site: str,
+    write_site: str,
+    precision: Any = HIGHEST,
 ) -> Run:
     """Run the model on tokens [B, T] and keep a `Run`.
 
@@ -48,7 +54,16 @@ def freeze(
 
     Nothing here stops gradients: an edge may be differentiated by the model's weights, patterns included.
     """
-    sites = ["embed", "pattern", "attn_scale", "mlp_scale", "final_scale", "final_norm", read_site, write_site]
+    sites = [
+        "embed",
+        "pattern",
+        "attn_scale",
+        "mlp_scale",
+        "final_scale",
+        "final_norm",
+        read_site,
+        write_site,
+    ]
     if config.post_norms:
         sites += ["attn_post_scale", "mlp_post_scale"]
     logits, found = forward(params, config, tokens, sites=sites, precision=precision)

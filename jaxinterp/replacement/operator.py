@@ -96,7 +96,7 @@ class ReplacementOperator:
         """Shapes and dtypes of `Sources`."""
         t, d, n, dtype = self.n_tokens, self.config.d_model, self.config.n_layers, self.decoder_bias.dtype
 
-        def like(*shape: int) -> jax.ShapeDtypeStruct:
+        def like(*shape: int) -> Any:
             return jax.ShapeDtypeStruct(shape, dtype)
 
         layers = LayerSources(like(n, t, d), like(n, t), like(n, t), like(n, t))
@@ -106,9 +106,9 @@ class ReplacementOperator:
     def out_structure(self) -> Reads:
         """Shapes and dtypes of `Reads`."""
         t, d, dtype = self.n_tokens, self.config.d_model, self.decoder_bias.dtype
-        return Reads(
-            jax.ShapeDtypeStruct((self.config.n_layers, t, d), dtype), jax.ShapeDtypeStruct((t, d), dtype)
-        )
+        read: Any = jax.ShapeDtypeStruct((self.config.n_layers, t, d), dtype)
+        final: Any = jax.ShapeDtypeStruct((t, d), dtype)
+        return Reads(read, final)
 
     def apply(self, sources: Sources) -> Reads:
         """Run the replacement model forward on given sources."""
@@ -158,9 +158,7 @@ def layer_apply(
     """
     units = Units(sources.attention[None], sources.norm[None])
     config = operator.config
-    reads, _ = before_mlp(
-        layer.weights, config, x[None], frozen=layer.frozen, units=units, precision=HIGHEST
-    )
+    reads, _ = before_mlp(layer.weights, config, x[None], frozen=layer.frozen, units=units, precision=HIGHEST)
     read = getattr(reads, operator.read_site)
     total = sources.write[None] + sources.decoder[None, :, None] * layer.decoder_bias[None, None]
     if layer.skip is not None:
@@ -175,7 +173,8 @@ def layer_transpose(
 ) -> tuple[Array, LayerSources]:
     """The transposed `layer_apply`: cotangents [T, D] of both outputs → those of x [T, D] and of the sources."""
     t, d, dtype = operator.n_tokens, operator.config.d_model, operator.decoder_bias.dtype
-    vector, factor = jax.ShapeDtypeStruct((t, d), dtype), jax.ShapeDtypeStruct((t,), dtype)
+    vector: Any = jax.ShapeDtypeStruct((t, d), dtype)
+    factor: Any = jax.ShapeDtypeStruct((t,), dtype)
     back = jax.linear_transpose(
         lambda x, sources: layer_apply(operator, layer, x, sources),
         vector,

@@ -76,7 +76,9 @@ def necessary_flops(model: Model, tokens: int, active: np.ndarray, layers: np.nd
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kind", choices=("plt", "clt"), default="plt")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--targets", type=int, default=2048)
@@ -90,7 +92,12 @@ def main() -> None:
     for _ in range(args.repeats + 1):
         start, wall = time.process_time(), time.monotonic()
         graph = trace(
-            model, dictionary, ids, max_feature_nodes=args.targets, convention="circuit-tracer", memory_budget=2**36
+            model,
+            dictionary,
+            ids,
+            max_feature_nodes=args.targets,
+            convention="circuit-tracer",
+            memory_budget=2**36,
         )
         spent = time.process_time() - start
         first, seconds = (spent, seconds) if first is None else (first, [*seconds, spent])

@@ -9,16 +9,20 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.attribution import nodes as table
 from jaxinterp.attribution.effects import Block, Effects, final_vectors, walk_blocks
 from jaxinterp.attribution.expand import expand, partial_influence
-from jaxinterp.attribution.sources import Active, error_vectors, find_active, lay_out, write_rows
+from jaxinterp.attribution.sources import Active, error_vectors, find_active, lay_out, write_rows, written
 from jaxinterp.attribution.targets import Targets, choose, values
 from jaxinterp.core.errors import InputError
+from jaxinterp.core.precision import einsum
 from jaxinterp.core.provenance import versions
 from jaxinterp.dictionaries.base import Dictionary, fits, kind_of
 from jaxinterp.graphs.build import EdgeBuilder
@@ -66,9 +70,6 @@ def trace(
         dictionary that does not fit, no active feature to explain where a cap leaves none, an unknown
         convention, weights that are not finite, or a graph over the memory budget (with a cap that fits).
     """
-    import jax
-    import jax.numpy as jnp
-
     if convention not in CONVENTIONS:
         raise InputError(f"convention is {convention!r}, expected one of {', '.join(CONVENTIONS)}")
     if max_feature_nodes is not None and max_feature_nodes < 1:
@@ -78,21 +79,22 @@ def trace(
     ids = check_tokens(model.config, prompt_ids(model, prompt))
     text = getattr(model.tokenizer, "text", str)
 
-    def run_model(params: Any, tokens: Any) -> Run:
-        d = dictionary.config
-        return freeze(params, model.config, tokens, read_site=d.read_site, write_site=d.write_site)
-
-    run = jax.jit(run_model)(model.params, jnp.asarray(ids)[None, :])
+    d = dictionary.config
+    run = _freeze(
+        model.params, model.config, jnp.asarray(ids)[None, :], read_site=d.read_site, write_site=d.write_site
+    )
     if not bool(jnp.isfinite(run.logits).all()):
         raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
     paper = convention == "paper"
     active, dense = find_active(dictionary, run.read[:, 0], skip_first=not paper)
-    chosen = choose(targets, run.logits[0, -1], unembedding(model.params, model.config), model.tokenizer, text)
+    chosen = choose(
+        targets, run.logits[0, -1], unembedding(model.params, model.config), model.tokenizer, text
+    )
     limit = len(active) if max_feature_nodes is None else min(max_feature_nodes, len(active))
 
     tracer = _Tracer(model, dictionary, run, active, dense, chosen, paper, ids)
     _check_budget(tracer.layout, len(active), limit, len(chosen.tokens), memory_budget)
-    builder, nodes, kept = tracer.rows(limit, rank_every or RANK_EVERY[convention], _mesh(devices), progress)
+    builder, nodes = tracer.rows(limit, rank_every or RANK_EVERY[convention], _mesh(devices), progress)
     settings = {
         "convention": convention,
         "max_feature_nodes": max_feature_nodes,
@@ -119,6 +121,17 @@ def trace(
     )  # fmt: skip
 
 
+_freeze = partial(jax.jit, static_argnames=("config", "read_site", "write_site", "precision"))(freeze)
+_final_vectors = jax.jit(final_vectors)
+
+
+@jax.jit
+def _replacement_logits(operator: ReplacementOperator, run: Run, write: Any) -> Any:
+    final = operator.apply(model_sources(operator, run, write)).final
+    raw = einsum("td,dv->tv", final, unembedding(operator.params, operator.config))
+    return softcap(raw, operator.config)
+
+
 class _Tracer:
     """The state of one trace: everything that rows are computed from."""
 
@@ -126,17 +139,21 @@ class _Tracer:
         self, model: Model, dictionary: Dictionary, run: Run, active: Active, dense: Any, chosen: Targets,
         paper: bool, ids: np.ndarray,
     ) -> None:  # fmt: skip
-        import jax.numpy as jnp
-
         config, d = model.config, dictionary.config
-        self.model, self.dictionary, self.run, self.active, self.chosen = model, dictionary, run, active, chosen
+        self.model, self.dictionary, self.run, self.active, self.chosen = (
+            model,
+            dictionary,
+            run,
+            active,
+            chosen,
+        )
         self.dense = dense
         errors = error_vectors(dictionary, run, dense)
         self.all_errors = errors
         omitted = jnp.zeros_like(errors)
         if not paper:
             # Position 0 is left out: all that is written there but bias and skip, which the operator adds.
-            omitted = omitted.at[:, 0].set(self._written(dense)[:, 0] + errors[:, 0])
+            omitted = omitted.at[:, 0].set(written(dictionary, dense)[:, 0] + errors[:, 0])
             errors = errors.at[:, 0].set(0)
         slots = lay_out(active, config.n_layers, len(ids))
         self.writes = write_rows(dictionary, slots, errors, omitted)
@@ -150,42 +167,26 @@ class _Tracer:
         biases = []
         if paper:
             biases = table.bias_places(
-                config.n_layers, config.qkv_bias or config.out_bias, config.norm == "layer", learned is not None
+                config.n_layers,
+                config.qkv_bias or config.out_bias,
+                config.norm == "layer",
+                learned is not None,
             )
         self.layout = table.lay_out_nodes(slots, len(active), biases, len(chosen.tokens))
         target_values = values(chosen, run.final_norm[0, -1])
         self.nodes = table.table(self.layout, active, ids, chosen.tokens, chosen.probabilities, target_values)
 
-    def _written(self, dense: Any) -> Any:
-        """[L, T, D] what features write, without bias and skip."""
-        import jax
-
-        kind, config = kind_of(self.dictionary.config), self.dictionary.config
-
-        def sums(params: Any, a: Any) -> Any:
-            return sum(kind.decode_into(params, config, layer, a[layer]) for layer in range(config.n_layers))
-
-        return jax.jit(sums)(self.dictionary.params, dense)
-
     def identity_1(self) -> float:
         """Largest difference between the replacement's logits and the model's, relative to the largest logit."""
-        import jax
-        import jax.numpy as jnp
-
-        def logits(operator: ReplacementOperator, params: Any, run: Run, write: Any) -> Any:
-            final = operator.apply(model_sources(operator, run, write)).final
-            raw = jnp.einsum("td,dv->tv", final, unembedding(params, operator.config), precision="highest")
-            return softcap(raw, operator.config)
-
-        write = self._written(self.dense) + self.all_errors
-        found = jax.jit(logits)(self.operator, self.model.params, self.run, write)
+        write = written(self.dictionary, self.dense) + self.all_errors
+        found = _replacement_logits(self.operator, self.run, write)
         difference = jnp.max(jnp.abs(found - self.run.logits[0]))
         return float(difference / jnp.max(jnp.abs(self.run.logits)))
 
     def rows(
         self, limit: int, rank_every: int, mesh: Any, progress: Callable[[int, int], None] | None
-    ) -> tuple[EdgeBuilder, np.ndarray, np.ndarray]:
-        """All rows of the graph: its edges, its node table and which features it keeps."""
+    ) -> tuple[EdgeBuilder, np.ndarray]:
+        """All rows of the graph: its edges and its node table."""
         layout, total = self.layout, limit + len(self.chosen.tokens)
         target_rows, target_left = self._target_rows(mesh)
         done = len(target_rows)
@@ -230,15 +231,13 @@ class _Tracer:
                     progress(done, total)
         else:
             for number in sorted(collected):
-                found, left = collected[number]
-                add(np.asarray([number]), found[None], np.asarray([left]))
+                one, outside = collected[number]
+                add(np.asarray([number]), one[None], np.asarray([outside]))
         add(np.arange(layout.targets, layout.size), target_rows, target_left)
-        return builder, nodes[keep], keep[: layout.errors]
+        return builder, nodes[keep]
 
     def _target_rows(self, mesh: Any) -> tuple[np.ndarray, np.ndarray]:
-        import jax
-
-        vectors, bias = jax.jit(final_vectors)(self.operator, self.chosen.vectors)
+        vectors, bias = _final_vectors(self.operator, self.chosen.vectors)
         count, last = len(self.chosen.tokens), self.operator.n_tokens - 1
         layers = np.full(count, self.model.config.n_layers)
         final = np.asarray(bias, np.float64) if self.model.config.norm == "layer" else None
@@ -253,8 +252,6 @@ class _Tracer:
         self, features: np.ndarray, mesh: Any
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(node numbers, rows, effects left out) block by block, in node order."""
-        import jax.numpy as jnp
-
         features = np.sort(features)
         kind, config = kind_of(self.dictionary.config), self.dictionary.config
         for layer in range(config.n_layers):
@@ -272,9 +269,6 @@ class _Tracer:
         self, layers: np.ndarray, positions: np.ndarray, vectors: Any, mesh: Any
     ) -> Iterator[tuple[int, Effects, slice]]:
         """Walks for targets of one layer, in padded blocks, as many at once as the mesh has devices."""
-        import jax
-        import jax.numpy as jnp
-
         together = mesh.shape["data"] * BLOCK
         for start in range(0, len(layers), together):
             part = slice(start, min(start + together, len(layers)))
@@ -285,20 +279,20 @@ class _Tracer:
                 jnp.full((mesh.shape["data"],), int(layers[start]), jnp.int32),
             )
             effects = walk_blocks(self.operator, self.writes, self.embed, block, mesh)
-            count = part.stop - start
-            yield start, jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], effects), part  # noqa: B023
+            yield start, jax.tree.map(partial(_unblock, part.stop - start), effects), part
+
+
+def _unblock(count: int, blocks: Any) -> np.ndarray:
+    """The first ``count`` rows of blocks [B, C, ...], on the host."""
+    return np.asarray(blocks).reshape(-1, *blocks.shape[2:])[:count]
 
 
 def _same_dtype(dictionary: Dictionary, model: Model) -> Dictionary:
-    import jax
-
     dtype = model.params["embed"]["tokens"].dtype
     return dataclasses.replace(dictionary, params=jax.tree.map(lambda x: x.astype(dtype), dictionary.params))
 
 
 def _mesh(devices: Sequence[Any] | None) -> Any:
-    import jax
-
     from jaxinterp.parallel.mesh import make
 
     return make(devices=list(devices) if devices is not None else jax.local_devices()[:1])
