@@ -195,7 +195,8 @@ def write_model(path: str | os.PathLike[str], params: Tree, config: ModelConfig)
     """
     expected = ModelConfig(
         vocab_size=config.vocab_size, d_model=config.d_model, n_layers=config.n_layers,
-        n_heads=config.n_heads, n_kv_heads=config.n_kv_heads, d_head=config.d_model // config.n_heads, d_mlp=config.d_mlp,
+        n_heads=config.n_heads, n_kv_heads=config.n_kv_heads,
+        d_head=config.d_model // config.n_heads, d_mlp=config.d_mlp,
         context=config.context, rope_pairs="adjacent", rope_base=10000.0, tied=config.tied,
     ).to_dict()  # fmt: skip
     for name, value in config.to_dict().items():

@@ -52,8 +52,8 @@ def save_model(model: Model, folder: str | os.PathLike[str], dtype: str | None =
         holds something else, or one that cannot be written.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise InputError(f"{folder} holds something that is not a model: give a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+        raise InputError(f"{folder} holds something that is not a model of ours: give a new folder")
     weights.check(declare(model.config), model.params, f"model {model.name or 'to be saved'}")
     arrays = {}
     for name, leaf in paths(model.params):
@@ -65,6 +65,14 @@ def save_model(model: Model, folder: str | os.PathLike[str], dtype: str | None =
         write_json(temporary / "config.json", content)
         tensors.write(temporary / "model.safetensors", arrays)
         write_tokenizer_files(model.tokenizer, temporary)
+
+
+def _is_ours(folder: Path) -> bool:
+    file = folder / "config.json"
+    try:
+        return file.is_file() and is_native(read_json(file))
+    except InputError:
+        return False
 
 
 def write_tokenizer_files(tokenizer: Tokenizer | None, folder: Path) -> None:

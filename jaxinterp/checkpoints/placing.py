@@ -44,7 +44,7 @@ def as_dtype(dtype: Any, *, on_device: bool = True) -> np.dtype:
     if on_device and name == "float64":
         import jax.numpy as jnp
 
-        if jnp.zeros((), jnp.float_).dtype != np.float64:
+        if jnp.asarray(0.0).dtype != np.float64:
             raise InputError("dtype float64 needs 64-bit types: put jax.enable_x64(True) around the call")
     return _DTYPES[name]
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,12 @@ from jaxinterp.core.files import read_bytes, read_json, write_json, write_text
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 _NEAR_LIMIT = 20_000
+# What BOS and EOS are called where the settings do not say; only special tokens are taken for them.
+_USUAL = {
+    "bos_token": ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"),
+    "eos_token": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
+}
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @runtime_checkable
@@ -108,7 +115,7 @@ class JsonTokenizer:
         self._prefix = self._leading_specials()
         self.bos = self._named("bos_token")
         self.eos = self._named("eos_token")
-        if self.bos is None and len(self._prefix) == 1:
+        if "bos_token" not in self.settings and len(self._prefix) == 1:
             self.bos = self._prefix[0]
         if isinstance(self.settings.get("add_bos_token"), bool):
             if self.settings["add_bos_token"] and self.bos is None:
@@ -116,21 +123,27 @@ class JsonTokenizer:
             self._prefix = [self.bos] if self.settings["add_bos_token"] and self.bos is not None else []
 
     def _leading_specials(self) -> list[int]:
-        encoding = self._inner.encode("", add_special_tokens=True)
-        bare = self._inner.encode("a", add_special_tokens=True)
+        nothing = list(self._inner.encode("", add_special_tokens=True).ids)
+        try:
+            bare = self._inner.encode("a", add_special_tokens=True)
+        except Exception:  # the library raises bare Exception for a word it does not know
+            return nothing
         first: list[int] = []
         for token, special in zip(bare.ids, bare.special_tokens_mask, strict=True):
             if not special:
                 return first
             first.append(token)
         # "a" is no token of this vocabulary: what the post-processor adds to nothing is all there is to see.
-        return list(encoding.ids)
+        return nothing
 
     def _named(self, field: str) -> int | None:
         token = self.settings.get(field)
         token = token.get("content") if isinstance(token, dict) else token
-        if token is None:
+        if token is None and field in self.settings:
             return None
+        if token is None:
+            usual = (self._vocabulary.get(name) for name in _USUAL[field])
+            return next((found for found in usual if found in self._special), None)
         if token not in self._vocabulary:
             raise InputError(
                 f"{self.where}: the {field} {token!r} is not in the vocabulary{near(token, self._vocabulary)}"
@@ -171,7 +184,8 @@ class JsonTokenizer:
         return [*(p for p in prefix if p is not None), *ids]
 
     def _first_unknown(self, text: str) -> str:
-        splitter = self._inner.pre_tokenizer
+        normaliser, splitter = self._inner.normalizer, self._inner.pre_tokenizer
+        text = normaliser.normalize_str(text) if normaliser is not None else text
         words = [w for w, _ in splitter.pre_tokenize_str(text)] if splitter is not None else text.split()
         return next((word for word in words if word not in self._vocabulary), text)
 
@@ -196,6 +210,8 @@ class JsonTokenizer:
             return piece
         if self._byte_level and all(c in _FROM_BYTE_LEVEL for c in piece):
             return visible(bytes(_FROM_BYTE_LEVEL[c] for c in piece))
+        if self._falls_back and (match := _BYTE.fullmatch(piece)):
+            return visible(bytes([int(match[1], 16)]))
         return visible(piece.replace("▁", " ") if self._metaspace else piece)
 
     def __eq__(self, other: object) -> bool:

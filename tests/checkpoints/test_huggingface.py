@@ -1,0 +1,168 @@
+"""Hugging Face folders: layouts, shards, dtypes, meshes, and a config that is read strictly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxinterp.checkpoints import load_model, rearrange
+from jaxinterp.checkpoints.families import FAMILIES
+from jaxinterp.checkpoints.families.base import COMMON, COMMON_FIXED
+from jaxinterp.checkpoints.huggingface import axis_sizes, read_config
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.trees import paths
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel import mesh as meshes
+from jaxinterp.parallel import weights
+from tests.support import ROOT
+
+DATA = ROOT / "tests" / "references" / "data"
+FOLDERS = {"gpt2": "gpt2", "llama": "llama_gqa", "gemma2": "gemma2"}
+SHARDED = "llama_mqa_biases_tied_sharded"
+
+
+def copied(tmp_path: Path, name: str) -> Path:
+    return Path(shutil.copytree(DATA / name, tmp_path / name))
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Apply ``change`` to the dict of tensors of an unsharded folder."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(file)
+    result = change(tensors)
+    safetensors.numpy.save_file(tensors if result is None else result, file)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_layouts_go_both_ways() -> None:
+    """Every pattern of every family is inverted by its own way back, entry by entry."""
+    for kind, name in FOLDERS.items():
+        content = json.loads((DATA / name / "config.json").read_text())
+        config = read_config(content, "config")[1]
+        sizes = axis_sizes(config)
+        declared = weights.leaves(declare(config))
+        entries = FAMILIES[kind].tensors(config)
+        assert sorted(entry.ours for entry in entries) == sorted(declared)
+        for entry in entries:
+            shape = rearrange.stored_shape(entry.pattern, sizes)
+            stored = np.arange(np.prod(shape)).reshape(shape)
+            ours = rearrange.to_ours(stored, entry.pattern, sizes)
+            assert np.array_equal(rearrange.to_stored(ours, entry.pattern, sizes), stored)
+            ours = ours if entry.part is None else ours[entry.part]
+            expected = declared[entry.ours].shape
+            assert ours.shape == (expected[1:] if "{l}" in entry.stored else expected)
+
+
+def test_projection_layout_by_hand() -> None:
+    """q[d, h, e] is row h * E + e, column d of the stored matrix; GPT-2's joint matrix is (d, part h e)."""
+    llama = load_model(DATA / "llama_gqa")
+    stored = safetensors.numpy.load_file(DATA / "llama_gqa" / "model.safetensors")
+    matrix = stored["model.layers.1.self_attn.q_proj.weight"]
+    assert np.asarray(llama.params["layers"]["q"])[1, 5, 2, 3] == matrix[2 * 4 + 3, 5]
+    matrix = stored["model.layers.2.self_attn.o_proj.weight"]
+    assert np.asarray(llama.params["layers"]["o"])[2, 2, 3, 5] == matrix[5, 2 * 4 + 3]
+    gpt2 = load_model(DATA / "gpt2")
+    joint = safetensors.numpy.load_file(DATA / "gpt2" / "model.safetensors")[
+        "transformer.h.2.attn.c_attn.weight"
+    ]
+    for part, name in enumerate("qkv"):
+        assert np.asarray(gpt2.params["layers"][name])[2, 7, 3, 1] == joint[7, part * 16 + 3 * 4 + 1]
+
+
+def test_gpt2_without_prefix_and_with_mask_buffers(tmp_path: Path) -> None:
+    """The layout of the original upload: bare names, attention masks stored as buffers."""
+    folder = copied(tmp_path, "gpt2")
+    mask = np.tril(np.ones((1, 1, 24, 24), np.float32))
+
+    def change(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        bare = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+        return bare | {f"h.{layer}.attn.bias": mask for layer in range(3)}
+
+    rewrite(folder, change)
+    assert load_model(folder).digest() == load_model(DATA / "gpt2").digest()
+
+
+def test_tied_head_may_be_stored_again_but_not_another_one(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "gpt2")
+    rewrite(folder, lambda t: {**t, "lm_head.weight": t["transformer.wte.weight"].copy()})
+    assert load_model(folder).digest() == load_model(DATA / "gpt2").digest()
+    rewrite(folder, lambda t: {**t, "lm_head.weight": t["transformer.wte.weight"] + np.float32(1)})
+    with pytest.raises(InputError, match=r"tie_word_embeddings is true, but 'lm_head\.weight' differs"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+@pytest.mark.parametrize("asked", ["bfloat16", "float32"])
+def test_dtypes(tmp_path: Path, stored: str, asked: str) -> None:
+    folder = copied(tmp_path, "llama_gqa")
+    rewrite(folder, lambda t: {name: array.astype(stored) for name, array in t.items()})
+    original = load_model(DATA / "llama_gqa")
+    for (name, leaf), (_, exact) in zip(
+        paths(load_model(folder, dtype=asked).params), paths(original.params), strict=True
+    ):
+        assert leaf.dtype == jnp.dtype(asked)
+        expected = np.asarray(exact).astype(stored).astype(leaf.dtype)
+        assert np.array_equal(np.asarray(leaf), expected), name
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "gemma2"])
+def test_divided_over_a_mesh(name: str) -> None:
+    model = load_model(DATA / name)
+    mesh = meshes.make(data=4, model=2)
+    divided = load_model(DATA / name, mesh=mesh)
+    expected = dict(paths(weights.shardings(declare(model.config), mesh)))
+    for path, leaf in paths(divided.params):
+        assert leaf.sharding == expected[path], path
+    assert divided.digest() == model.digest()
+
+
+def test_a_mesh_that_does_not_divide_is_named() -> None:
+    with pytest.raises(InputError, match=r"(vocab|kv_heads).* 8"):
+        load_model(DATA / "llama_gqa", mesh=meshes.make(data=1, model=8))
+
+
+def test_shards_are_read_where_the_index_puts_them(tmp_path: Path) -> None:
+    folder = copied(tmp_path, SHARDED)
+    joined: dict[str, np.ndarray] = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        joined |= safetensors.numpy.load_file(shard)
+        shard.unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    safetensors.numpy.save_file(joined, folder / "model.safetensors")
+    assert load_model(folder).digest() == load_model(DATA / SHARDED).digest()
+
+
+def test_fields_are_sorted_without_overlap() -> None:
+    """No field is at once decisive and harmless: every one has one place."""
+    for family in FAMILIES.values():
+        groups = [set(family.fields), set(family.fixed), set(family.harmless), set(COMMON), set(COMMON_FIXED)]
+        assert sum(map(len, groups)) == len(set().union(*groups)), family.model_type
+
+
+def test_what_configs_mean() -> None:
+    def config(name: str, **changes: Any) -> Any:
+        content = {**json.loads((DATA / name / "config.json").read_text()), **changes}
+        return read_config({k: v for k, v in content.items() if v != "absent"}, "config")[1]
+
+    assert config("gemma2", layer_types="absent").windows == (4, 0, 4)
+    assert config("gemma2", query_pre_attn_scalar=16).query_scale == 0.25
+    assert config("gemma2", tie_word_embeddings=False).tied is False
+    assert config("llama_gqa", head_dim="absent").d_head == 4
+    assert config("llama_gqa", num_key_value_heads="absent").n_kv_heads == 4
+    assert config("llama_gqa", rope_theta="absent").rope_base == 10000.0
+    later = {"rope_type": "default", "rope_theta": 5e5}
+    assert config("llama_gqa", rope_theta="absent", rope_parameters=later).rope_base == 5e5
+    assert config("gpt2", n_inner="absent").d_mlp == 64
+    assert config("gpt2", n_ctx=1024, attn_pdrop=0.7).context == 24
+    assert config("gpt2", activation_function="relu").activation == "relu"
