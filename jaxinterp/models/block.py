@@ -25,8 +25,8 @@ class Frozen(NamedTuple):
     pattern: Array
     attn_scale: Array
     mlp_scale: Array
-    attn_post_scale: Array | None = None
-    mlp_post_scale: Array | None = None
+    attn_post_scale: Any = None
+    mlp_post_scale: Any = None
 
 
 class Units(NamedTuple):

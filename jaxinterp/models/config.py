@@ -14,6 +14,7 @@ _CHOICES = {
     "positions": ("rope", "learned"),
     "rope_pairs": ("half", "adjacent"),
 }
+_OPTIONAL = ("query_scale", "attn_softcap", "final_softcap")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"model config: {name} is {value!r}, expected a whole number of at least 1")
+        for name in ("norm_unit_offset", "post_norms", "gated", "qkv_bias", "out_bias", "mlp_bias", "tied"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"model config: {name} is {getattr(self, name)!r}, expected true or false")
+        for name in ("norm_eps", "rope_base", "embed_scale", "query_scale", "attn_softcap", "final_softcap"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 < value < float("inf")) and not (value is None and name in _OPTIONAL):
+                raise InputError(f"model config: {name} is {value!r}, expected a positive number")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(
@@ -82,7 +91,10 @@ class ModelConfig:
             )
         if self.positions == "rope" and self.d_head % 2:
             raise InputError(f"model config: rotary positions need an even head width, not {self.d_head}")
-        object.__setattr__(self, "windows", tuple(int(w) for w in self.windows))
+        for window in self.windows:
+            if not isinstance(window, int) or isinstance(window, bool) or window < 0:
+                raise InputError(f"model config: a window is {window!r}, expected a whole number, 0 for full")
+        object.__setattr__(self, "windows", tuple(self.windows))
         if self.windows and len(self.windows) != self.n_layers:
             raise InputError(
                 f"model config: {len(self.windows)} windows for {self.n_layers} layers, expected one a layer"

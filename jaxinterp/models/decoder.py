@@ -65,7 +65,7 @@ def softcap(logits: Array, config: ModelConfig) -> Array:
 
 def forward(
     params: Tree, config: ModelConfig, tokens: Array, *, sites: Sequence[str] = (), edits: Sequence[Edit] = (),
-    positions: Array | None = None, segments: Array | None = None, cache: Cache | None = None,
+    positions: Array | None = None, segments: Array | None = None,
     swap: MlpSwap | None = None, unroll: bool = False, precision: Any = HIGHEST,
 ) -> tuple[Array, Activations]:  # fmt: skip
     """Run the model.
@@ -76,8 +76,6 @@ def forward(
       sites: names from `sites.SITES` to return.
       edits: changes at sites.
       positions, segments: [B, T]; tokens attend within their own segment (document) only.
-      cache: stacked over layers; the updated one is returned in place of the logits' companion by
-        `forward_cached`, use that.
       swap: something in place of every MLP (implies ``unroll``).
       unroll: a Python loop over layers instead of a scan; same values and names.
       precision: of every matrix product.
@@ -85,8 +83,6 @@ def forward(
     Returns:
       logits [B, T, V] and `Activations`.
     """
-    if cache is not None:
-        raise ValueError("forward takes no cache, use forward_cached")
     logits, activations, _ = _run(
         params, config, tokens, sites, edits, positions, segments, None, swap, unroll, precision
     )
@@ -98,11 +94,11 @@ def forward_cached(
     edits: Sequence[Edit] = (), precision: Any = HIGHEST,
 ) -> tuple[Array, Cache]:  # fmt: skip
     """Run T more tokens after those in ``cache`` (stacked over layers); logits [B, T, V] and the new cache."""
-    logits, _, cache = _run(
+    logits, _, extended = _run(
         params, config, tokens, (), edits, positions, segments, cache, None, False, precision
     )
-    assert cache is not None
-    return logits, cache
+    assert extended is not None
+    return logits, extended
 
 
 def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
@@ -147,7 +143,7 @@ def _run(
         x = after_mlp(w, config, reads.resid_mid, out, raw, touch=touch)
         return (x, extra), (record, layer_cache)
 
-    stacked = (params["layers"], jnp.arange(config.n_layers), windows, cache)
+    stacked = (params["layers"], jnp.arange(config.n_layers, dtype=jnp.int32), windows, cache)
     carry = (x, None if swap is None else swap.carry)
     if unroll or swap is not None:
         (x, _), (record, cache) = _python_scan(layer, carry, stacked, config.n_layers)

@@ -89,7 +89,7 @@ def generate_tokens(
     def step(carry: Any, index: Array) -> Any:
         cache, last = carry
         token = choose(last, index)
-        where = jnp.full((b, 1), t, jnp.int32) + index.astype(jnp.int32)
+        where = jnp.full((b, 1), t, jnp.int32) + index
         logits, cache = forward_cached(
             params,
             config,
@@ -101,8 +101,8 @@ def generate_tokens(
         )
         return (cache, logits[:, 0]), token
 
-    (_, last), tokens = jax.lax.scan(step, (cache, logits[:, -1]), jnp.arange(new - 1))
-    final = choose(last, jnp.asarray(new - 1))
+    (_, last), tokens = jax.lax.scan(step, (cache, logits[:, -1]), jnp.arange(new - 1, dtype=jnp.int32))
+    final = choose(last, jnp.asarray(new - 1, jnp.int32))
     return jnp.concatenate([prompt, tokens.T, final[:, None]], axis=1)
 
 

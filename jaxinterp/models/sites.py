@@ -21,29 +21,33 @@ END_SITES = ("embed", "final_scale", "final_norm")
 SITES = (*END_SITES[:1], *LAYER_SITES, *END_SITES[1:])
 
 
+Asked = Any
+"""An array, or None when the site was not asked for."""
+
+
 class Activations(NamedTuple):
     """What a forward pass returns besides logits: the sites that were asked for, the others None.
 
     Per-layer sites are stacked on a leading L. The scale sites hold the denominators of the norms.
     """
 
-    embed: Array | None = None  # B T D    token (and learned position) embeddings, scaled
-    resid_pre: Array | None = None  # L B T D
-    attn_scale: Array | None = None  # L B T 1
-    attn_in: Array | None = None  # L B T D  after gain and bias
-    pattern: Array | None = None  # L B H T S
-    attn_post_scale: Array | None = None  # L B T 1
-    attn_out: Array | None = None  # L B T D  as added to the residual stream
-    resid_mid: Array | None = None  # L B T D
-    mlp_scale: Array | None = None  # L B T 1
-    mlp_normalized: Array | None = None  # L B T D  before gain and bias
-    mlp_in: Array | None = None  # L B T D  after gain and bias
-    mlp_out_raw: Array | None = None  # L B T D  before a post-norm
-    mlp_post_scale: Array | None = None  # L B T 1
-    mlp_out: Array | None = None  # L B T D  as added to the residual stream
-    resid_post: Array | None = None  # L B T D
-    final_scale: Array | None = None  # B T 1
-    final_norm: Array | None = None  # B T D
+    embed: Asked = None  # B T D    token (and learned position) embeddings, scaled
+    resid_pre: Asked = None  # L B T D
+    attn_scale: Asked = None  # L B T 1
+    attn_in: Asked = None  # L B T D  after gain and bias
+    pattern: Asked = None  # L B H T S
+    attn_post_scale: Asked = None  # L B T 1
+    attn_out: Asked = None  # L B T D  as added to the residual stream
+    resid_mid: Asked = None  # L B T D
+    mlp_scale: Asked = None  # L B T 1
+    mlp_normalized: Asked = None  # L B T D  before gain and bias
+    mlp_in: Asked = None  # L B T D  after gain and bias
+    mlp_out_raw: Asked = None  # L B T D  before a post-norm
+    mlp_post_scale: Asked = None  # L B T 1
+    mlp_out: Asked = None  # L B T D  as added to the residual stream
+    resid_post: Asked = None  # L B T D
+    final_scale: Asked = None  # B T 1
+    final_norm: Asked = None  # B T D
 
 
 @jax.tree_util.register_dataclass
@@ -113,9 +117,9 @@ def _apply(edit: Edit, value: Array, layer: Any) -> Array:
         edit.op
     ]
     axis = 2 if edit.site == "pattern" else 1
-    here = jnp.arange(value.shape[axis]) == edit.position
-    here = jnp.where(jnp.asarray(edit.position) < 0, True, here)
+    position, where = jnp.asarray(edit.position, jnp.int32), jnp.asarray(edit.layer, jnp.int32)
+    here = (jnp.arange(value.shape[axis], dtype=jnp.int32) == position) | (position < 0)
     if edit.site not in END_SITES and not edit.per_layer:
-        here = here & ((jnp.asarray(edit.layer) < 0) | (jnp.asarray(edit.layer) == layer))
+        here = here & ((where < 0) | (where == jnp.asarray(layer, jnp.int32)))
     mask = here.reshape((1,) * axis + (-1,) + (1,) * (value.ndim - axis - 1))
     return jnp.where(mask, changed, value)
