@@ -85,6 +85,7 @@ class Kind(NamedTuple):
         source layer write into every layer, zeros where they do not write; no bias, no skip.
       decoder_norms: ``(params, config)`` → ``[L, N]``, the norm of all decoder vectors of a feature
         joined end to end (methods.md §1.1).
+      with_decoders: ``(params, config, {(source, target): [N, D]})`` → params with those decoders replaced.
       scale_features: ``(params, config, scale [L, N])`` → params whose activations are multiplied by
         ``scale`` (> 0) and whose outputs are unchanged.
       scale_sites: ``(params, config, read [L], write [L])`` → params for which
@@ -101,6 +102,7 @@ class Kind(NamedTuple):
     decoder_rows: Callable[[Tree, DictionaryConfig, int, int, Array], Array]
     decode_into: Callable[[Tree, DictionaryConfig, int, Array], Array]
     decoder_norms: Callable[[Tree, DictionaryConfig], Array]
+    with_decoders: Callable[[Tree, DictionaryConfig, dict[tuple[int, int], Array]], Tree]
     scale_features: Callable[[Tree, DictionaryConfig, Array], Tree]
     scale_sites: Callable[[Tree, DictionaryConfig, Array, Array], Tree]
 

@@ -74,6 +74,19 @@ def decoder_norms(params: Tree, config: DictionaryConfig) -> Array:
     )
 
 
+def with_decoders(
+    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array]
+) -> dict[str, Any]:
+    """See `Kind.with_decoders`."""
+    whole = tuple(
+        jnp.stack(
+            [rows.get((source, target), params["W_dec"][target][source]) for source in range(target + 1)]
+        )
+        for target in range(config.n_layers)
+    )
+    return {**params, "W_dec": whole}
+
+
 def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
     """See `Kind.scale_features`."""
     decoders = tuple(decoder / scale[: target + 1, :, None] for target, decoder in enumerate(params["W_dec"]))
@@ -99,6 +112,7 @@ KIND = Kind(
     decoder_rows=decoder_rows,
     decode_into=decode_into,
     decoder_norms=decoder_norms,
+    with_decoders=with_decoders,
     scale_features=scale_features,
     scale_sites=scale_sites,
 )

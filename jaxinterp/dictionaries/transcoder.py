@@ -50,6 +50,14 @@ def decoder_norms(params: Tree, config: DictionaryConfig) -> Array:
     return encoder.root(encoder.squared_norms(params["W_dec"]))
 
 
+def with_decoders(
+    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array]
+) -> dict[str, Any]:
+    """See `Kind.with_decoders`."""
+    whole = [rows.get((layer, layer), params["W_dec"][layer]) for layer in range(config.n_layers)]
+    return {**params, "W_dec": jnp.stack(whole)}
+
+
 def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
     """See `Kind.scale_features`."""
     del config
@@ -74,6 +82,7 @@ KIND = Kind(
     decoder_rows=decoder_rows,
     decode_into=decode_into,
     decoder_norms=decoder_norms,
+    with_decoders=with_decoders,
     scale_features=scale_features,
     scale_sites=scale_sites,
 )

@@ -1,0 +1,161 @@
+"""Activations straight from the model, nothing stored: pools of rows, shuffled, cut into training batches.
+
+A pool is the rows of a few text batches. Its rows are permuted, so that neighbours in a training batch come
+from many sequences, and cut into ``steps_per_pool`` batches. Everything is a pure function of
+(seed, step): a resumed run sees what an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinterp.activations.text import Batch, Source
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import forward
+from jaxinterp.models.model import Model
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How rows are pooled and shuffled.
+
+    Attributes:
+      text_batches: text batches in a pool.
+      shuffle: permute the rows of a pool; without it batches are runs of neighbouring tokens.
+      reuse: how many times a pool is gone through, each time in another order, before the next is made.
+      first_tokens: whether the first token of every document is used.
+      microbatch: sequences that go through the model at a time; 0 means a whole text batch.
+    """
+
+    text_batches: int = 4
+    shuffle: bool = True
+    reuse: int = 1
+    first_tokens: bool = True
+    microbatch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.text_batches < 1 or self.reuse < 1 or self.microbatch < 0:
+            raise InputError("stream: text_batches and reuse must be at least 1, microbatch at least 0")
+
+
+@partial(jax.jit, static_argnames=("config", "sites"))
+def collect(
+    params: Tree,
+    config: ModelConfig,
+    tokens: Array,
+    segments: Array,
+    positions: Array,
+    sites: tuple[str, ...],
+) -> tuple[Array, ...]:
+    """Per-layer sites of a batch with all its rows in one axis: tokens ``[B, T]`` → ``[L, B·T, D]`` each."""
+    _, found = forward(params, config, tokens, sites=sites, segments=segments, positions=positions)
+    values = (getattr(found, site) for site in sites)
+    return tuple(v.reshape(v.shape[0], -1, v.shape[-1]) for v in values)
+
+
+@jax.jit
+def _rows(pool: tuple[Array, ...], rows: Array) -> tuple[Array, ...]:
+    return tuple(jnp.take(values, rows, axis=1) for values in pool)
+
+
+class Stream:
+    """Training batches of activations.
+
+    Args:
+      model: where they come from.
+      sites: per-layer sites, in the order in which they are returned.
+      source: text.
+      rows: rows a training batch.
+      seed: of the shuffle.
+      config: see `StreamConfig`.
+      mesh: spread the forward pass over its ``data`` axis; sequences a forward pass must divide by it.
+    """
+
+    def __init__(
+        self, model: Model, sites: tuple[str, ...], source: Source, *, rows: int, seed: int,
+        config: StreamConfig | None = None, mesh: Mesh | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.sites, self.source, self.rows, self.seed = model, sites, source, rows, seed
+        self.config, self.mesh = config or StreamConfig(), mesh
+        self._steps: int | None = None
+        self._pool: tuple[int, tuple[Array, ...], np.ndarray] | None = None
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def batch(self, step: int) -> tuple[Array, ...]:
+        """The sites of training batch ``step``: ``[L, rows, D]`` each."""
+        per_pass = self._steps_per_pass()
+        index, inside = divmod(step, per_pass * self.config.reuse)
+        turn, place = divmod(inside, per_pass)
+        pool, usable = self.pool(index)
+        if self._order is None or self._order[0] != (index, turn):
+            self._order = (index, turn), self._permutation(index, turn, usable, per_pass * self.rows)
+        order = self._order[1]
+        return _rows(pool, jnp.asarray(order[place * self.rows : (place + 1) * self.rows]))
+
+    def pool(self, index: int) -> tuple[tuple[Array, ...], np.ndarray]:
+        """All rows of pool ``index`` for every site, and the numbers of the usable rows."""
+        if self._pool is None or self._pool[0] != index:
+            self._pool = None  # free the old pool before the new one is made
+            count = self.config.text_batches
+            batches = [self.source.batch(index * count + i) for i in range(count)]
+            values = [activations(self.model, batch, self.sites, self.config, self.mesh) for batch in batches]
+            joined = tuple(jnp.concatenate(parts, axis=1) for parts in zip(*values, strict=True))
+            used = np.concatenate([self._usable(batch).reshape(-1) for batch in batches])
+            usable = np.flatnonzero(used).astype(np.int32)
+            if not usable.size:
+                raise InputError("the text has no usable token in a whole pool of activations")
+            self._pool = index, joined, usable
+        return self._pool[1], self._pool[2]
+
+    def _usable(self, batch: Batch) -> np.ndarray:
+        return batch.use if self.config.first_tokens else batch.use & (batch.positions > 0)
+
+    def _steps_per_pass(self) -> int:
+        if self._steps is None:
+            self._steps = max(1, self.source.tokens * self.config.text_batches // self.rows)
+        return self._steps
+
+    def _permutation(self, index: int, turn: int, usable: np.ndarray, size: int) -> np.ndarray:
+        """``size`` row numbers; where too few rows are usable, some come again."""
+        repeats = -(-size // len(usable))
+        if not self.config.shuffle:
+            return np.tile(usable, repeats)[:size]
+        random = np.random.default_rng([self.seed, index, turn])
+        return np.concatenate([random.permutation(usable) for _ in range(repeats)])[:size]
+
+
+def activations(
+    model: Model, batch: Batch, sites: tuple[str, ...], config: StreamConfig, mesh: Mesh | None = None
+) -> tuple[Array, ...]:
+    """The sites of a text batch, ``[L, B·T, D]`` each, a microbatch at a time."""
+    total = len(batch.tokens)
+    size = config.microbatch or total
+    place = _placer(mesh)
+    parts = []
+    for start in range(0, total, size):
+        piece = [
+            place(array[start : start + size]) for array in (batch.tokens, batch.segments, batch.positions)
+        ]
+        parts.append(collect(model.params, model.config, *piece, sites))
+    return tuple(jnp.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+
+
+def _placer(mesh: Mesh | None) -> Callable[[np.ndarray], Any]:
+    if mesh is None:
+        return jnp.asarray
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return lambda array: jax.device_put(array, sharding)

@@ -1,0 +1,53 @@
+"""One threshold a layer on a feature's contribution, activation times decoder length, set by a target L0.
+
+What batch top-k does with a sort: over many tokens the largest contributions of a layer are kept. Here the
+threshold is carried from step to step and moved towards the target instead of being found anew. The finished
+dictionary is an ordinary JumpReLU one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries import losses
+from jaxinterp.training.sparsity.base import Gate, SparsityConfig, target_l0
+
+
+def gate(config: SparsityConfig) -> Gate:
+    """No sparsity penalty: the target decides. Thresholds get no gradient."""
+    if config.l0 is None:
+        raise InputError("sparsity: the method layer-threshold needs a target, l0")
+
+    def init(params: Tree) -> tuple[Tree, dict[str, Array]]:
+        params = {name: value for name, value in params.items() if name != "threshold"}
+        layers, dtype = params["b_dec"].shape[0], params["b_dec"].dtype
+        return params, {"threshold": jnp.full((layers,), config.threshold, dtype)}
+
+    def thresholds(params: Tree, norms: Array, control: dict[str, Array]) -> Array:
+        del params
+        return control["threshold"][:, None] / jnp.maximum(norms, 1e-6)
+
+    def apply(
+        params: Tree, norms: Array, control: dict[str, Array], h: Array, progress: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        del progress
+        cut = jax.lax.stop_gradient(thresholds(params, norms, control))
+        a = jnp.where(h > cut[:, None, :], h, jnp.zeros_like(h))
+        penalties = {}
+        if config.pre_activation:
+            penalties["pre_activation"] = config.pre_activation * losses.pre_activation(h, cut, norms)
+        return a, penalties
+
+    def update(control: dict[str, Array], l0: Array, progress: Array) -> dict[str, Array]:
+        off = jnp.clip(l0 / target_l0(config, progress) - 1, -1.0, 1.0)
+        return {"threshold": control["threshold"] * jnp.exp(config.rate * off)}
+
+    def plain(params: Tree, norms: Array, control: dict[str, Array]) -> dict[str, Any]:
+        return {**params, "threshold": thresholds(params, norms, control)}
+
+    return Gate(init, apply, update, thresholds, plain)
