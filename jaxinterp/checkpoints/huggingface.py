@@ -42,19 +42,27 @@ def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
     if not isinstance(content, dict):
         raise InputError(f"{where} is not a model's config: not a JSON object")
     kind = content.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         what = "there is no model_type" if kind is None else f"the model_type {kind!r} is not supported"
         raise InputError(
             f"{where}: {what}{near(kind, FAMILIES)}; supported are {', '.join(sorted(FAMILIES))}"
         )
     family = FAMILIES[kind]
-    for name in content.get("architectures") or []:
+    architectures = content.get("architectures")
+    if not isinstance(architectures, list | None):
+        raise InputError(f"{where}: architectures is {architectures!r}, expected a list of names")
+    for name in architectures or []:
         if name != family.architecture:
             raise InputError(
                 f"{where}: the architecture {name!r} is not supported; "
                 f"of {kind} models {family.architecture} is"
             )
-    return family, family.config(read_fields(family, content, where), where)
+    values = read_fields(family, content, where)
+    try:
+        return family, family.config(values, where)
+    except InputError as error:
+        # What the sizes do not allow together is said by our own config, which does not know the file.
+        raise error if where in str(error) else InputError(f"{where}: {error}") from error
 
 
 class Store:

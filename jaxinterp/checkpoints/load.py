@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from jaxinterp.parallel.rules import Rules
 
 POCKET = "pocket"
+_PICKLE = "a pickle, which is never executed; convert it to safetensors first"
 _REFUSED = {
-    b"PK\x03\x04": "a pickle or zip archive, which is never executed; convert it to safetensors first",
-    b"\x80\x02": "a pickle, which is never executed; convert it to safetensors first",
+    b"PK\x03\x04": _PICKLE,
+    **{bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)},
     b"GGUF": "a GGUF file, which is not supported; give the Hugging Face folder it was made from",
 }
 

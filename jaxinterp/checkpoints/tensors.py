@@ -21,8 +21,9 @@ FLOATS: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
     "F64": np.dtype(np.float64),
 }
-_OTHER_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
-_OTHER_WIDTHS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
+_WIDTHS = {code: dtype.itemsize for code, dtype in FLOATS.items()}
+_WIDTHS |= {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
+_WIDTHS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _MAX_HEADER = 100_000_000
 
 
@@ -109,7 +110,7 @@ def _entries(path: Path, header: dict[str, Any], begin: int, size: int) -> dict[
         numbers = (*shape, start, stop)
         if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
             raise InputError(f"{path}: the header's entry for {name!r} holds something that is not a size")
-        width = FLOATS[dtype].itemsize if dtype in FLOATS else _OTHER_WIDTHS.get(dtype)
+        width = _WIDTHS.get(dtype) if isinstance(dtype, str) else None
         if width is None:
             raise InputError(f"{path}: the tensor {name!r} has the unknown dtype {dtype!r}")
         if stop - start != width * math.prod(shape):

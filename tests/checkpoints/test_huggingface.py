@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,9 @@ from jaxinterp.core.trees import paths
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import mesh as meshes
 from jaxinterp.parallel import weights
-from tests.support import ROOT
+from tests.checkpoints.folders import DATA, SHARDED, copied, rewrite
 
-DATA = ROOT / "tests" / "references" / "data"
 FOLDERS = {"gpt2": "gpt2", "llama": "llama_gqa", "gemma2": "gemma2"}
-SHARDED = "llama_mqa_biases_tied_sharded"
-
-
-def copied(tmp_path: Path, name: str) -> Path:
-    return Path(shutil.copytree(DATA / name, tmp_path / name))
-
-
-def rewrite(folder: Path, change: Any) -> None:
-    """Apply ``change`` to the dict of tensors of an unsharded folder."""
-    file = folder / "model.safetensors"
-    tensors = safetensors.numpy.load_file(file)
-    result = change(tensors)
-    safetensors.numpy.save_file(tensors if result is None else result, file)
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    file = folder / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def test_layouts_go_both_ways() -> None:
@@ -166,3 +146,51 @@ def test_what_configs_mean() -> None:
     assert config("gpt2", n_inner="absent").d_mlp == 64
     assert config("gpt2", n_ctx=1024, attn_pdrop=0.7).context == 24
     assert config("gpt2", activation_function="relu").activation == "relu"
+
+
+# Configs as they were published, and the number of parameters that their authors state.
+PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
+    "gpt2": (
+        {
+            "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+            "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12,
+            "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None,
+            "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index",
+            "summary_use_proj": True, "task_specific_params": {"text-generation": {"max_length": 50}},
+            "vocab_size": 50257,
+        },
+        124_439_808,
+    ),
+    "gemma-2-2b": (
+        {
+            "architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+            "attn_logit_softcapping": 50.0, "bos_token_id": 2, "cache_implementation": "hybrid",
+            "eos_token_id": 1, "final_logit_softcapping": 30.0, "head_dim": 256,
+            "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
+            "initializer_range": 0.02, "intermediate_size": 9216, "max_position_embeddings": 8192,
+            "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 26,
+            "num_key_value_heads": 4, "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+            "rope_theta": 10000.0, "sliding_window": 4096, "torch_dtype": "float32",
+            "transformers_version": "4.42.4", "use_cache": True, "vocab_size": 256000,
+        },
+        2_614_341_888,
+    ),
+    "TinyLlama": (
+        {
+            "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+            "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
+            "max_position_embeddings": 2048, "model_type": "llama", "num_attention_heads": 32,
+            "num_hidden_layers": 22, "num_key_value_heads": 4, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+            "rope_scaling": None, "tie_word_embeddings": False, "torch_dtype": "float32",
+            "transformers_version": "4.31.0.dev0", "use_cache": True, "vocab_size": 32000,
+        },
+        1_100_048_384,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs_have_their_published_sizes(name: str) -> None:
+    content, parameters = PUBLISHED[name]
+    assert read_config(content, "config")[1].n_params() == parameters

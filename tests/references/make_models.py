@@ -46,7 +46,8 @@ CASES: dict[str, dict[str, Any]] = {
         "config": LlamaConfig(
             vocab_size=41, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3,
             num_key_value_heads=1, head_dim=6, max_position_embeddings=32, rms_norm_eps=1e-3,
-            rope_theta=500.0, attention_bias=True, mlp_bias=True, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+            rope_theta=500.0, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
+            bos_token_id=0, eos_token_id=0,
         ),
         "seed": 4,
         "dtype": "bfloat16",

@@ -98,7 +98,7 @@ ACTIVATIONS = {
 def activation(values: Mapping[str, Any], field: str, where: str) -> str:
     """Our name of the activation function in ``field``."""
     value = values[field]
-    if value not in ACTIVATIONS:
+    if not isinstance(value, str) or value not in ACTIVATIONS:
         raise InputError(f"{where}: {field} is {value!r}, supported are {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[value]
 
