@@ -20,6 +20,7 @@ from jaxinterp.core.trees import paths
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import mesh as meshes
 from jaxinterp.parallel import weights
+from jaxinterp.parallel.rules import Rules
 from tests.checkpoints.folders import DATA, SHARDED, copied, rewrite
 
 FOLDERS = {"gpt2": "gpt2", "llama": "llama_gqa", "gemma2": "gemma2"}
@@ -105,6 +106,16 @@ def test_divided_over_a_mesh(name: str) -> None:
     for path, leaf in paths(divided.params):
         assert leaf.sharding == expected[path], path
     assert divided.digest() == model.digest()
+
+
+def test_divided_over_layers() -> None:
+    """Rules may divide the leading axis too: each device then gets its own layers."""
+    name = "gpt2_untied_gelu"
+    mesh = meshes.make(data=1, model=2)
+    rules = Rules().replace(layers="model", heads=None, kv_heads=None, mlp=None, vocab=None)
+    divided = load_model(DATA / name, mesh=mesh, rules=rules)
+    assert divided.params["layers"]["q"].addressable_shards[0].data.shape == (1, 12, 2, 6)
+    assert divided.digest() == load_model(DATA / name).digest()
 
 
 def test_a_mesh_that_does_not_divide_is_named() -> None:
