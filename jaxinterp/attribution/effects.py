@@ -90,7 +90,9 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
     c, k, dtype = block.vectors.shape[0], writes.rows.shape[2], operator.decoder_bias.dtype
     layers = layer_slices(operator)
     seed = jnp.where(
-        (jnp.arange(t, dtype=jnp.int32)[None, :] == block.positions[:, None])[:, :, None], block.vectors[:, None, :], 0
+        (jnp.arange(t, dtype=jnp.int32)[None, :] == block.positions[:, None])[:, :, None],
+        block.vectors[:, None, :],
+        0,
     ).astype(dtype)
     seed = jnp.swapaxes(seed, 0, 1)  # T C D: products over positions need no transposes in this order
     back = jax.vmap(partial(layer_transpose, operator), in_axes=(None, 1, 1), out_axes=(1, 1))

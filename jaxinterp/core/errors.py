@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 
 class JaxinterpError(Exception):
-    """Base class of every error this package raises on purpose."""
+    """Base class of every error this package raises on purpose; ``exit_code`` is the command line's."""
+
+    exit_code = 2
 
 
 class InputError(JaxinterpError, ValueError):

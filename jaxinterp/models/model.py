@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +33,9 @@ class Model:
     name: str = dataclasses.field(default="", metadata={"static": True})
 
     def digest(self) -> str:
-        """sha256 of the weights, their names and dtypes."""
-        return digest(self.params)
+        """sha256 of the config and of every weight's name, dtype, shape and bytes; name and tokenizer do not count."""
+        config = json.dumps(self.config.to_dict(), sort_keys=True)
+        return hashlib.sha256(f"{config}\n{digest(self.params)}".encode()).hexdigest()
 
     def astype(self, dtype: Any) -> Model:
         """The same model with weights of another dtype."""

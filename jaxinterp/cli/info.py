@@ -1,0 +1,81 @@
+"""Say what a file or folder is: model, dictionary or graph, with its sizes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    sub.add_argument("path", help="file or folder, 'pocket' or 'pocket-plt'")
+    sub.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Find out and print."""
+    from jaxinterp.cli import shared
+
+    facts = describe(options.path)
+    if options.json:
+        shared.print_json(facts)
+        return 0
+    for part in facts if isinstance(facts, list) else [facts]:
+        for key, value in part.items():
+            print(f"{key:<16} {value}")
+        print()
+    return 0
+
+
+def describe(path: str) -> Any:
+    """The facts about a path as JSON values; for "pocket" a list, its model and its dictionary."""
+    if path == "pocket":
+        return [_model(path), _dictionary("pocket-clt"), _dictionary("pocket-plt")]
+    if path in ("pocket-clt", "pocket-plt"):
+        return _dictionary(path)
+    place = Path(path)
+    if place.is_dir():
+        from jaxinterp.dictionaries.formats import circuit_tracer
+
+        return _dictionary(path) if circuit_tracer.recognises(place) else _model(path)
+    if place.suffix.lower() in (".json", ".jigraph"):
+        return _graph(path)
+    return _model(path)
+
+
+def _model(path: str) -> dict[str, Any]:
+    from jaxinterp.checkpoints import load_model
+
+    model = load_model(path)
+    config = {key: value for key, value in model.config.to_dict().items() if value not in (None, [], False)}
+    return {
+        "kind": "model", "name": model.name, "parameters": model.config.n_params(), "digest": model.digest(),
+        "tokenizer": None if model.tokenizer is None else model.tokenizer.vocab_size, **config,
+    }  # fmt: skip
+
+
+def _dictionary(path: str) -> dict[str, Any]:
+    from jaxinterp.dictionaries import load_dictionary
+
+    dictionary = load_dictionary(path)
+    facts = dictionary.config.to_dict()
+    return {
+        "kind": f"dictionary ({facts.pop('kind')})",
+        "name": dictionary.name,
+        **facts,
+        "digest": dictionary.digest(),
+    }
+
+
+def _graph(path: str) -> dict[str, Any]:
+    from jaxinterp.graphs import load_graph
+
+    graph = load_graph(path)
+    scores = graph.scores()
+    return {
+        "kind": "graph", "prompt": graph.prompt, "tokens": len(graph.token_ids), "layers": graph.n_layers,
+        "nodes": graph.counts(), "edges": len(graph.weights), "convention": graph.convention,
+        "replacement": scores.replacement, "completeness": scores.completeness, "checks": str(graph.checks()),
+        "pruned": graph.pruned, "settings": graph.settings, "provenance": graph.provenance,
+    }  # fmt: skip
