@@ -77,6 +77,8 @@ class LoopConfig:
 class Interrupted(JaxinterpError):
     """The run was stopped by a signal after saving; ``step`` says where."""
 
+    exit_code = 130
+
     def __init__(self, step: int, folder: Path) -> None:
         super().__init__(f"stopped after step {step}, saved in {folder}; the same command goes on from there")
         self.step = step
