@@ -50,7 +50,7 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
     ids = own["token_ids"]
     if (
         not all(isinstance(t, str) for t in texts)
-        or not all(isinstance(i, int) for i in ids)
+        or not all(type(i) is int for i in ids)
         or len(ids) != len(texts)
     ):
         raise InputError(

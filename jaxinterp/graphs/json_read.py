@@ -74,7 +74,7 @@ def read_json_graph(path: str | PathLike[str]) -> Graph:
 def dialect_of(parts: dict[str, Any], top: dict[str, Any]) -> str:
     """Whose conventions a document follows: circuit-tracer, neuronpedia, anthropic, crm, jaxinterp."""
     nodes, metadata = parts["nodes"], parts["metadata"]
-    types = {n.get("feature_type") for n in nodes}
+    types = {str(n.get("feature_type")) for n in nodes}
     if "jaxinterp" in top:
         return "jaxinterp, changed by another program"
     marks = ("_cro_", "_lor_", "_error_mlp_", "_error_attn_")
@@ -110,11 +110,10 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
     paired = metadata.get("schema_version") == 1
     nodes, labels = node_table(len(raws)), []
     for i, raw in enumerate(raws):
-        _fill(nodes[i : i + 1], raw, f"{where}: nodes[{i}]", paired)
+        _fill(nodes[i : i + 1], raw, f"{where}: nodes[{i}]", paired, len(tokens))
         labels.append(_text(raw, "clerp", f"{where}: nodes[{i}]"))
     if not (nodes["kind"] == TARGET).any():
         raise InputError(f"{where}: nodes: none has feature_type 'logit': a graph needs a target")
-    _keep_within_text(where, nodes, len(tokens))
 
     order = node_order(nodes)
     place = np.empty(len(order), np.int64)
@@ -174,7 +173,7 @@ def _rows(
         raise InputError(f"{where}: links: {error}") from error
 
 
-def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool) -> None:
+def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool, length: int) -> None:
     """Set one record (a view of length 1) from one JSON node."""
     kind_text = expect(raw, "feature_type", str, where)
     if kind_text not in _KINDS:
@@ -184,7 +183,10 @@ def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool) -> No
         )
     kind = _KINDS[kind_text]
     node["kind"] = kind
-    node["position"] = expect(raw, "ctx_idx", int, where)
+    position = expect(raw, "ctx_idx", int, where)
+    if not 0 <= position < length:
+        raise InputError(f"{where}.ctx_idx: {position}: the prompt has positions 0 to {length - 1}")
+    node["position"] = position
     layer = _layer(raw, where, kind)
     name = expect(raw, "node_id", str, where)
     index = _index(raw, name, kind, layer, where, paired)
@@ -237,7 +239,7 @@ def _probability(raw: dict[str, Any], where: str) -> float:
     given = optional_number(raw, "token_prob", where)
     if not math.isnan(given):
         return given
-    found = _PROBABILITY.search(raw.get("clerp") or "")
+    found = _PROBABILITY.search(_text(raw, "clerp", where))
     try:
         return float(found.group(1)) if found else math.nan
     except ValueError:
@@ -251,14 +253,6 @@ def _text(raw: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}.{key}: a {type(value).__name__}, expected a text")
     return value
-
-
-def _keep_within_text(where: str, nodes: np.ndarray, length: int) -> None:
-    outside = (nodes["position"] < 0) | (nodes["position"] >= length)
-    if outside.any():
-        i = int(np.flatnonzero(outside)[0])
-        found = nodes["position"][i]
-        raise InputError(f"{where}: nodes[{i}].ctx_idx: {found}: the prompt has positions 0 to {length - 1}")
 
 
 def _n_layers(nodes: np.ndarray, dialect: str) -> int:

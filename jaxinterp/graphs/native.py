@@ -138,7 +138,7 @@ def _graph(path: Path, size: int, base: int, header: Any) -> Graph:
         found = sorted(header) if isinstance(header, dict) else type(header).__name__
         raise InputError(f"{path}: header holds {found}: expected {sorted(expected)}")
     for key, kind in expected.items():
-        if not isinstance(header[key], kind):
+        if not isinstance(header[key], kind) or isinstance(header[key], bool):
             raise InputError(f"{path}: header key {key!r} is a {type(header[key]).__name__}: expected {kind}")
     arrays, end = {}, base
     for name in _ARRAYS:
@@ -151,7 +151,7 @@ def _graph(path: Path, size: int, base: int, header: Any) -> Graph:
     _check_nodes(path, nodes)
     ids, texts = header["token_ids"], header["token_texts"]
     if (
-        not all(isinstance(i, int) for i in ids)
+        not all(type(i) is int for i in ids)
         or not all(isinstance(t, str) for t in texts)
         or len(ids) != len(texts)
     ):
@@ -183,9 +183,9 @@ def _array(path: Path, size: int, base: int, layout: dict[str, Any], name: str) 
     if not isinstance(entry, dict) or entry.get("dtype") not in allowed:
         raise InputError(f"{path}: array {name}: expected one of dtype {' or '.join(allowed)}")
     shape, offset = entry.get("shape"), entry.get("offset")
-    if not (isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] >= 0):
+    if not (isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and shape[0] >= 0):
         raise InputError(f"{path}: array {name}: shape {shape}: expected one length")
-    if not isinstance(offset, int) or offset < 0 or offset % ALIGN:
+    if type(offset) is not int or offset < 0 or offset % ALIGN:
         raise InputError(f"{path}: array {name}: offset {offset}: expected a multiple of {ALIGN}")
     dtype = NODE if name == "nodes" else np.dtype(entry["dtype"])
     start, count = base + offset, shape[0]

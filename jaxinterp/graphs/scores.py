@@ -11,6 +11,7 @@ Convention "paper" averages completeness over the nodes that can have inputs (fe
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,9 +66,22 @@ class Scores:
         """The scores that `to_dict` gave. Raises TypeError or ValueError on anything else."""
         data = dict(data)
         if data.get("pruned") is not None:
-            data["pruned"] = PrunedScores(**data["pruned"])
-        data["path_profile"] = tuple(float(x) for x in data["path_profile"])
+            data["pruned"] = PrunedScores(**{key: _real(x) for key, x in data["pruned"].items()})
+        for key in ("replacement", "completeness", "path_length"):
+            data[key] = _real(data[key])
+        for pair in ("without_bias", "with_left_out"):
+            names = (f"replacement_{pair}", f"completeness_{pair}")
+            values: list[Any] = [data.get(name) for name in names]
+            if values != [None, None]:
+                data |= {name: _real(value) for name, value in zip(names, values, strict=True)}
+        data["path_profile"] = tuple(_real(x) for x in data["path_profile"])
         return Scores(**data)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no score")
+    return float(value)
 
 
 def basic(csr: Csr, kinds: np.ndarray, weights: np.ndarray, convention: str) -> Scores:
