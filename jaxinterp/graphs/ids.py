@@ -24,7 +24,7 @@ def uncantor(paired: int) -> tuple[int, int]:
 
 
 def node_ids(nodes: np.ndarray, n_layers: int) -> list[str]:
-    """A distinct id for every node: "{layer}_{index}_{position}" and its relatives (docs: formats)."""
+    """A distinct id for every node: "{layer}_{index}_{position}" and its relatives."""
     found, used = [], Counter[str]()
     for node in nodes.tolist():
         name = _node_id(node[0], node[1], node[2], node[3], n_layers)

@@ -104,12 +104,12 @@ def _metadata(graph: Graph) -> dict[str, Any]:
     if graph.pruned:
         metadata["node_threshold"] = graph.pruned["node_threshold"]
     metadata["schema_version"] = 1
-    source = settings.get("source_set")
+    source = settings.get("source_set") or settings.get("dictionary")
     if source:
         metadata["feature_details"] = {"neuronpedia_source_set": safe_name(str(source), GENERATOR)}
     info: dict[str, Any] = {
         "description": f"Attribution graph made by {GENERATOR}, convention {graph.convention}.",
-        "generator": {"name": GENERATOR, "version": str(graph.provenance.get("jaxinterp", ""))},
+        "generator": {"name": GENERATOR, "version": _version(graph.provenance)},
     }
     if source:
         info["neuronpedia_source_set"] = safe_name(str(source), GENERATOR)
@@ -124,6 +124,11 @@ def _metadata(graph: Graph) -> dict[str, Any]:
     found = graph.scores()
     metadata["replacement_score"], metadata["completeness_score"] = found.replacement, found.completeness
     return metadata
+
+
+def _version(provenance: dict[str, Any]) -> str:
+    versions = provenance.get("versions")
+    return str(versions.get(GENERATOR, "")) if isinstance(versions, dict) else ""
 
 
 def _own(graph: Graph) -> dict[str, Any]:

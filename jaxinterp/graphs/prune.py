@@ -1,6 +1,6 @@
 """Which nodes and edges to keep: the strongest that carry a given share of the influence on the targets.
 
-Anthropic, "Circuit Tracing" (2025), graph pruning. Two conventions (docs: conventions):
+Anthropic, "Circuit Tracing" (2025), graph pruning. Two conventions:
   paper            errors, biases and embeddings are never pruned; the node that crosses the threshold is
   kept.
   circuit-tracer   errors can be pruned too, as in that program (version 0.4).
@@ -18,6 +18,8 @@ from jaxinterp.graphs.build import Csr, rows_of, to_csr
 from jaxinterp.graphs.influence import influence_of, normalised, running_share
 from jaxinterp.graphs.kinds import CONVENTIONS, ERROR, FEATURE, TARGET
 
+TIE = 1e-12
+
 
 class Masks(NamedTuple):
     """What survives: nodes (n,), edges ((edges,) by row, or (n, n) for dense input), and running shares."""
@@ -28,13 +30,16 @@ class Masks(NamedTuple):
 
 
 def cutoff(scores: np.ndarray, share: float) -> float:
-    """The score of the item with which the strongest first reach this share of the sum."""
+    """The score from which on items are kept: that of the item with which the strongest first reach this share.
+
+    Less a relative 1e-12, so that rounding does not part equal scores, such as those of the edges along a chain.
+    """
     ordered = np.sort(scores)[::-1]
     running = np.cumsum(ordered)
     if not running.size or running[-1] <= 0:
         return 0.0
     at = int(np.searchsorted(running / running[-1], share))
-    return float(ordered[min(at, len(ordered) - 1)])
+    return float(ordered[min(at, len(ordered) - 1)]) * (1 - TIE)
 
 
 def prune_masks(

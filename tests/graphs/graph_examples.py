@@ -80,7 +80,7 @@ def random_graph(
             "source_set": "own set",
             "max_feature_nodes": 9,
         },
-        provenance={"jaxinterp": "0.0", "model": "ab12"},
+        provenance={"versions": {"jaxinterp": "9.8.7"}, "model_digest": "ab12"},
         measured={"identity_1": 1e-12},
     )
 

@@ -62,6 +62,7 @@ def test_the_writer_rules(tmp_path):
     assert metadata["scan"] == "a-model-x" and metadata["schema_version"] == 1
     assert metadata["prompt_tokens"] == list(graph.token_texts) and metadata["node_threshold"] == 0.7
     assert metadata["info"]["neuronpedia_source_set"] == "own-set"
+    assert metadata["info"]["generator"] == {"name": "jaxinterp", "version": "9.8.7"}
     assert metadata["feature_details"]["neuronpedia_source_set"] == "own-set"
     assert metadata["pruning_settings"]["hidden_nodes"] == graph.pruned["hidden_nodes"]
     assert metadata["generation_settings"]["max_feature_nodes"] == 9
