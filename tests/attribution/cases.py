@@ -29,7 +29,10 @@ def random_dictionary(
     import jax.numpy as jnp
 
     config = DictionaryConfig(
-        n_layers=model.config.n_layers, n_features=n_features, d_model=model.config.d_model, **DICTIONARIES[name]
+        n_layers=model.config.n_layers,
+        n_features=n_features,
+        d_model=model.config.d_model,
+        **DICTIONARIES[name],
     )
     scale = {"W_enc": 0.5, "b_enc": 0.3, "W_dec": 0.3, "b_dec": 0.3, "W_skip": 0.2}
 

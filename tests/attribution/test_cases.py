@@ -90,7 +90,9 @@ def test_adjacency_influence_and_scores(case: Case, which: str) -> None:
     assert np.abs(graph.matrix() - reference[f"{which}adjacency"]).max() < 1e-5
     assert np.abs(graph.nodes["influence"] - reference[f"{which}node_influence"]).max() < 1e-5
     scores = graph.scores()
-    assert np.abs(np.array([scores.replacement, scores.completeness]) - reference[f"{which}scores"]).max() < 1e-4
+    assert (
+        np.abs(np.array([scores.replacement, scores.completeness]) - reference[f"{which}scores"]).max() < 1e-4
+    )
 
 
 @pytest.mark.parametrize("which", ["", "lim_"])
@@ -109,7 +111,10 @@ def test_pruning_of_our_graph(case: Case, which: str) -> None:
     ours = np.zeros((size, size), bool)
     targets, sources, _ = graph.edges()
     ours[targets[masks.edge_mask], sources[masks.edge_mask]] = True
-    for mine, theirs in ((masks.node_mask, node_mask), (ours, edge_mask & (case.reference[f"{which}adjacency"] != 0))):
+    for mine, theirs in (
+        (masks.node_mask, node_mask),
+        (ours, edge_mask & (case.reference[f"{which}adjacency"] != 0)),
+    ):
         assert (mine & theirs).sum() / (mine | theirs).sum() >= 0.99
 
 

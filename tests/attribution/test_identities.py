@@ -141,12 +141,8 @@ def test_i6_direct_steering_equals_edges(case: tuple[Model, Dictionary, Graph]) 
     frozen = ["pattern", "attn_scale", "mlp_scale", "final_scale"]
     if config.post_norms:
         frozen += ["attn_post_scale", "mlp_post_scale"]
-    _, clean = forward(
-        model.params, config, tokens, sites=(*frozen, d.read_site, d.write_site, "final_norm")
-    )
-    clamps = [
-        Edit(site, "replace", getattr(clean, site), per_layer=site != "final_scale") for site in frozen
-    ]
+    _, clean = forward(model.params, config, tokens, sites=(*frozen, d.read_site, d.write_site, "final_norm"))
+    clamps = [Edit(site, "replace", getattr(clean, site), per_layer=site != "final_scale") for site in frozen]
     features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
     multiplier = -1.5
     for node in features[:: max(len(features) // 5, 1)]:
@@ -193,7 +189,9 @@ def test_i7_feature_order_does_not_matter(case: tuple[Model, Dictionary, Graph])
     renamed = other.nodes.copy()
     features = renamed["kind"] == FEATURE
     renamed["index"][features] = order[renamed["index"][features]]
-    keys = [np.stack([x[n] for n in ("kind", "layer", "position", "index")], 1) for x in (graph.nodes, renamed)]
+    keys = [
+        np.stack([x[n] for n in ("kind", "layer", "position", "index")], 1) for x in (graph.nodes, renamed)
+    ]
     places = [np.lexsort(key.T) for key in keys]
     assert (keys[0][places[0]] == keys[1][places[1]]).all()
     one, two = (matrix(g).toarray()[np.ix_(p, p)] for g, p in zip((graph, other), places, strict=True))
@@ -211,7 +209,9 @@ def test_i10_a_decoder_is_its_column_and_nothing_flows_back(case: tuple[Model, D
         silent = tuple(w.at[layer, index].set(0) if layer <= t else w for t, w in enumerate(decoders))
     else:
         silent = decoders.at[layer, index].set(0)
-    other = trace(model, dataclasses.replace(dictionary, params={**dictionary.params, "W_dec": silent}), TOKENS)
+    other = trace(
+        model, dataclasses.replace(dictionary, params={**dictionary.params, "W_dec": silent}), TOKENS
+    )
     b = matrix(other).toarray()
     gone = (nodes["kind"] == FEATURE) & (nodes["layer"] == layer) & (nodes["index"] == index)
     assert not b[:, gone].any()
