@@ -23,6 +23,7 @@ from jaxinterp.models.decoder import forward
 from jaxinterp.models.model import Model
 
 ROWS = 256  # questions run at a time
+LENGTH_STEP = 8  # rows are filled up to a multiple, so that few lengths are compiled
 
 
 class Gate(NamedTuple):
@@ -58,9 +59,9 @@ def right(model: Model, questions: Sequence[Item]) -> np.ndarray:
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
         longest = int(packed.lengths[rows].max())
-        tokens = np.zeros((ROWS, longest), np.int32)
-        tokens[: len(rows)] = packed.tokens[rows, :longest]
-        guess = np.asarray(_most_probable(model.params, model.config, tokens))[: len(rows)]
+        tokens = np.zeros((ROWS, -longest % LENGTH_STEP + longest), np.int32)
+        tokens[: len(rows), :longest] = packed.tokens[rows, :longest]
+        guess = np.asarray(_most_probable(model.params, model.config, tokens))[: len(rows), :longest]
         hit = (guess == packed.targets[rows, :longest]) | ~packed.scored[rows, :longest]
         result[rows] = hit.all(axis=1)
     return result

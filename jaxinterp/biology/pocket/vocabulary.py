@@ -7,11 +7,11 @@ split from marks and digits stand alone. A word outside the vocabulary becomes `
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from jaxinterp.biology.pocket import words
+from jaxinterp.checkpoints.tokenizers import JsonTokenizer
 from jaxinterp.core.errors import InputError, near
 
 PAD, UNKNOWN, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
@@ -70,15 +70,16 @@ def decode(token_ids: list[int] | np.ndarray) -> str:
     return " ".join(tokens()[int(i)] for i in token_ids)
 
 
-def write_tokenizer(path: Path) -> None:
-    """Write tokenizer.json."""
+def tokenizer() -> JsonTokenizer:
+    """The tokenizer, as it is saved beside the model."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordLevel(vocab=dict(ids()), unk_token=UNKNOWN))
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    built = Tokenizer(models.WordLevel(vocab=dict(ids()), unk_token=UNKNOWN))
+    built.add_special_tokens(list(SPECIAL))
+    built.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    built.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True)
+    built.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, ids()[BOS])]
     )
-    path.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+    settings = {"bos_token": BOS, "eos_token": EOS, "add_bos_token": True}
+    return JsonTokenizer(built.to_str(pretty=True) + "\n", settings, "pocket's tokenizer")

@@ -39,6 +39,13 @@ ATTRIBUTES = {
         "trout salmon pike perch bass carp cod herring tuna eel "
         "sole halibut mackerel sardine catfish sturgeon bream tench grayling walleye"
     ),
+    "fruit": _list(
+        "apple pear plum cherry peach mango lemon grape fig melon banana orange papaya guava kiwi apricot quince raspberry currant olive"
+    ),
+    "gem": _list(
+        "ruby sapphire emerald topaz opal garnet amethyst jade onyx agate "
+        "quartz beryl zircon peridot citrine spinel jasper amber pearl turquoise"
+    ),
 }
 
 # Couplets: (words that may end line 1, nouns that may end line 2), one rhyme each.

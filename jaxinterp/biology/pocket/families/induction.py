@@ -1,4 +1,4 @@
-"""Repeated names: two to four people are named, then named again in another order: the last names can be copied.
+"""Repeated names: three to five people are named, then named again in another order: the last names can be copied.
 
 "emma stewart met paul reed , paul reed met emma stewart .": names are drawn at random for each document, so only the text itself
 tells the last name. Held out: names that no training document holds.
@@ -16,6 +16,7 @@ from jaxinterp.biology.pocket.documents import Document, Item, document
 FAMILY = "induction"
 
 LINKS = ("met", "and", "saw")
+FEWEST, MOST = 3, 5  # names in a document; with two the second last name could be found by elimination
 N_ITEMS = 400
 
 
@@ -30,7 +31,7 @@ def _names(rng: np.random.Generator, allowed: tuple[tuple[str, str], ...], n: in
 
 def _parts(rng: np.random.Generator, allowed: tuple[tuple[str, str], ...]) -> list[str]:
     """Alternating text and answers; the answers are the last names of the second naming."""
-    names = _names(rng, allowed, int(rng.integers(2, 5)))
+    names = _names(rng, allowed, int(rng.integers(FEWEST, MOST + 1)))
     link = LINKS[int(rng.integers(len(LINKS)))]
     again = [names[i] for i in rng.permutation(len(names))]
     parts = [f" {link} ".join(f"{first} {last}" for first, last in names) + f" , {again[0][0]}", again[0][1]]

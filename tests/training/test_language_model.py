@@ -1,0 +1,127 @@
+"""The language-model task: its loss against the plain forward pass, its decay, and short runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinterp.checkpoints import load_model
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.trees import digest
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import forward
+from jaxinterp.training import api, language_model
+from jaxinterp.training.language_model import LanguageModelConfig
+from jaxinterp.training.loop import LoopConfig, run
+from tests.support import tiny_model
+
+SMALL = ModelConfig(
+    vocab_size=12, d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_head=8, d_mlp=32, context=16, gated=False,
+    activation="gelu_tanh",
+)  # fmt: skip
+
+
+def counting(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray]:
+    """Rows that count upwards modulo 12 from a random start: the next token is certain."""
+    start = np.random.default_rng([seed, step]).integers(12, size=(batch, 1))
+    return {"tokens": ((start + np.arange(length)[None, :]) % 12).astype(np.int32)}
+
+
+def config(**changes: object) -> LanguageModelConfig:
+    base = LanguageModelConfig(model=SMALL, tokens=f"{__name__}:counting", steps=60, batch=4, length=12, weight_decay=0.1)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_loss_is_the_weighted_cross_entropy_of_the_plain_forward_pass(family: str) -> None:
+    model = tiny_model(family)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(40, size=(3, 10)).astype(np.int32)
+    segments = np.repeat([[0, 0, 0, 0, 1, 1, 1, 2, 2, 2]], 3, axis=0).astype(np.int32)
+    positions = np.repeat([[0, 1, 2, 3, 0, 1, 2, 0, 1, 2]], 3, axis=0).astype(np.int32)
+    targets = rng.integers(40, size=(3, 10)).astype(np.int32)
+    weights = rng.choice([0.3, 1.0], size=(3, 10)).astype(np.float32)
+    batch = {"tokens": tokens, "segments": segments, "positions": positions, "targets": targets, "weights": weights}
+    logits, _ = forward(model.params, model.config, tokens, segments=jnp.asarray(segments), positions=jnp.asarray(positions))
+    logits = np.asarray(logits, np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(log_p, targets[:, :, None], axis=2)[:, :, 0]
+    expected = -(weights * chosen).sum() / weights.sum()
+    value, metrics = language_model.loss(model.params, model.config, jax.tree.map(jnp.asarray, batch))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    hits = (logits.argmax(-1) == targets)[weights == 1]
+    np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
+
+
+def test_without_targets_the_next_token_is_the_target() -> None:
+    model = tiny_model("llama")
+    tokens = np.random.default_rng(1).integers(40, size=(2, 9)).astype(np.int32)
+    weights = np.ones((2, 9), np.float32)
+    weights[:, -1] = 0
+    explicit = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=1), "weights": weights}
+    plain = language_model.loss(model.params, model.config, {"tokens": jnp.asarray(tokens)})[0]
+    np.testing.assert_allclose(plain, language_model.loss(model.params, model.config, explicit)[0], rtol=1e-6)
+
+
+def test_gains_and_biases_do_not_decay() -> None:
+    for family in ("llama", "gpt2"):
+        params = tiny_model(family).params
+        flags = language_model.decayed(params)
+        assert flags["embed"]["tokens"] and flags["layers"]["q"] and flags["layers"]["down"]
+        assert not flags["layers"]["attn_norm"]["scale"] and not flags["final_norm"]["scale"]
+    assert not flags["layers"]["mlp_norm"]["bias"]
+    assert not flags["layers"]["q_bias"] and not flags["layers"]["down_bias"]
+
+
+def test_the_rate_rises_and_falls() -> None:
+    made = config(steps=100, warmup=0.1, learning_rate=1.0, final=0.05)
+    rate = language_model.schedule(made)
+    assert float(rate(0)) == 0.0
+    np.testing.assert_allclose(float(rate(10)), 1.0)
+    np.testing.assert_allclose(float(rate(100)), 0.05, rtol=1e-5)
+
+
+def test_a_short_run_learns_and_saves_what_it_checked(tmp_path: Path) -> None:
+    made = config(steps=150, learning_rate=1e-2)
+    state = run(language_model.task(made), steps=made.steps, out=tmp_path, seed=0, loop=LoopConfig(log_every=1), quiet=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[0] > 2.0 and losses[-1] < 0.3
+    loaded = load_model(tmp_path / "model")
+    assert digest(loaded.params) == digest(language_model.to_model(made, state).params)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["model"] == loaded.digest() and card["tokens"] == 150 * 4 * 12
+
+
+def test_a_resumed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    made, loop = config(steps=20), LoopConfig(checkpoint_every=10, log_every=5)
+    whole = run(language_model.task(made), steps=20, out=tmp_path / "a", seed=0, loop=loop, quiet=True)
+    # The same task stopped after 10 of its steps, then gone on with.
+    half = language_model.task(made)._replace(finish=None)
+    run(half, steps=10, out=tmp_path / "b", seed=0, loop=loop, quiet=True)
+    resumed = run(language_model.task(made), steps=20, out=tmp_path / "b", seed=0, loop=loop, quiet=True)
+    assert digest(whole["params"]) == digest(resumed["params"])
+
+
+def test_pocket_s_recipe_is_understood_and_learns() -> None:
+    root = Path(__file__).resolve().parents[2]
+    name, made, _ = api.load(root / "configs" / "pocket" / "model.yaml", ["steps=30", "batch=4", "model.n_layers=1"])
+    assert name == "language_model" and made.model.n_layers == 1
+    task = language_model.task(made)
+    state, step, losses = task.init(jax.random.key(made.seed)), jax.jit(task.step), []
+    for i in range(made.steps):
+        state, metrics = step(state, task.batch(i))
+        losses.append(float(metrics["loss"]))
+    assert losses[0] > 6.0 and np.mean(losses[-3:]) < 5.0
+
+
+@pytest.mark.parametrize("reference", ["nowhere.at.all:f", "jaxinterp.core.errors:absent", "no_colon", "jaxinterp.core.errors:__doc__"])
+def test_a_token_source_that_is_none_is_refused(reference: str) -> None:
+    with pytest.raises(InputError, match="nowhere|absent|no_colon|not a function"):
+        language_model.task(config(tokens=reference))
