@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxinterp.attribution.targets import Direction
-from jaxinterp.attribution.tracing import trace
+from jaxinterp.attribution.tracing import record_digest, trace
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.provenance import versions
 from jaxinterp.dictionaries.base import Dictionary
@@ -24,8 +25,8 @@ class Comparison:
     """What came of making a graph again.
 
     Attributes:
-      outcome: "identical" (every number), "close" (the same nodes and edges within 1e-5 of the largest
-        edge; expected only between versions or platforms), or "different".
+      outcome: "identical" (every number), "close" (the same nodes and edges numbers within 1e-5 of the largest
+        of their sort, with other library versions or on another platform), or "different".
       differences: one line each, the first of each sort.
       graph: the graph as made now.
     """
@@ -70,17 +71,23 @@ def reproduce(graph: Graph, model: Model, dictionary: Dictionary) -> Comparison:
             )
     now = versions()
     changed = [
-        f"{k} {v} then, {now.get(k)} now" for k, v in recorded.get("versions", {}).items() if now.get(k) != v
+        f"{name} {was} then, {now.get(name)} now"
+        for name, was in recorded.get("versions", {}).items()
+        if now.get(name) != was
     ]
+    if recorded.get("platform") != (here := jax.devices()[0].platform):
+        changed.append(f"platform {recorded.get('platform')} then, {here} now")
+    if recorded.get("record_digest") != record_digest(graph.settings, graph.token_ids):
+        notes.append("the settings or tokens in the file are not those it was traced with")
+        fatal = True
     again = _again(graph, model, dictionary)
     largest, found = _differences(graph, again)
     notes += found
-    scale = float(np.abs(graph.weights).max(initial=0.0)) or 1.0
     if not notes:
         return Comparison("identical", tuple(changed), again)
-    if not fatal and largest is not None and largest <= TOLERANCE * scale:
-        return Comparison("close", (*changed, *notes), again)
-    return Comparison("different", (*changed, *notes), again)
+    # Rounding may differ between versions and platforms, never within one.
+    close = changed and not fatal and largest is not None and largest <= TOLERANCE
+    return Comparison("close" if close else "different", (*changed, *notes), again)
 
 
 def _again(graph: Graph, model: Model, dictionary: Dictionary) -> Graph:
@@ -102,7 +109,7 @@ def _again(graph: Graph, model: Model, dictionary: Dictionary) -> Graph:
 
 
 def _differences(old: Graph, new: Graph) -> tuple[float | None, list[str]]:
-    """Largest difference of an edge (None when the edges are not the same ones), and what differs."""
+    """Largest relative difference of a number (None when nodes or edges are not the same ones), and what differs."""
     found: list[str] = []
     for key in ("dtype", "active_features"):
         was, now = old.settings.get(key), new.settings.get(key)
@@ -117,14 +124,16 @@ def _differences(old: Graph, new: Graph) -> tuple[float | None, list[str]]:
         )
     if len(old) != len(new):
         return None, [*found, f"{len(old)} nodes in the file, {len(new)} now"]
+    largest = 0.0
     for name in _COMPARED:
         a, b = old.nodes[name], new.nodes[name]
         same = (a == b) | ((a != a) & (b != b))
         if not same.all():
             node = int(np.flatnonzero(~same)[0])
             found.append(f"node {node}: {name} is {_number(a[node])} in the file, {_number(b[node])} now")
-            if name in ("kind", "layer", "position", "index"):
+            if name in ("kind", "layer", "position", "index") or not np.array_equal(a != a, b != b):
                 return None, found
+            largest = max(largest, float(np.nanmax(np.abs(a - b)) / np.nanmax(np.abs(a))))
     if not (np.array_equal(old.indptr, new.indptr) and np.array_equal(old.indices, new.indices)):
         return None, [*found, f"other edges: {len(old.weights)} in the file, {len(new.weights)} now"]
     change = np.abs(np.asarray(old.weights, np.float64) - np.asarray(new.weights, np.float64))
@@ -135,7 +144,8 @@ def _differences(old: Graph, new: Graph) -> tuple[float | None, list[str]]:
             f"{int((change > 0).sum())} edges differ, most the one from node {int(old.indices[edge])} to node "
             f"{target}: {_number(old.weights[edge])} in the file, {_number(new.weights[edge])} now"
         )
-    return float(change.max(initial=0.0)), found
+        largest = max(largest, float(change.max() / np.abs(old.weights).max()))
+    return largest, found
 
 
 def _number(value: Any) -> str:

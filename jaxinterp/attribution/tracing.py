@@ -7,6 +7,8 @@ Letters: A active features, C targets of a block, D width, L layers, T position.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -36,6 +38,7 @@ from jaxinterp.replacement.operator import ReplacementOperator
 
 BLOCK = 128
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
+RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
 EDGE_BYTES = 24  # of a finished edge and of sorting it
 
 
@@ -106,6 +109,7 @@ def trace(
         "active_features": len(active),
     }
     provenance = {
+        "record_digest": record_digest(settings, ids),
         "model_digest": model.digest(),
         "dictionary_digest": dictionary.digest(),
         "versions": versions(),
@@ -130,6 +134,13 @@ def _replacement_logits(operator: ReplacementOperator, run: Run, write: Any) -> 
     final = operator.apply(model_sources(operator, run, write)).final
     raw = einsum("td,dv->tv", final, unembedding(operator.params, operator.config))
     return softcap(raw, operator.config)
+
+
+def record_digest(settings: dict[str, Any], ids: Sequence[int]) -> str:
+    """sha256 of the settings that a graph follows from and of its token ids; names do not count."""
+    kept = {key: settings.get(key) for key in RECORDED}
+    text = json.dumps([kept, [int(i) for i in ids]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Tracer:

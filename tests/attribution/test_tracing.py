@@ -106,6 +106,12 @@ def test_reproduce_notices_every_change(model: Model, clt: Dictionary, tmp_path)
     for key, value in (("max_feature_nodes", 21), ("convention", "circuit-tracer")):
         changed = dataclasses.replace(loaded, settings={**loaded.settings, key: value})
         assert reproduce(changed, model, clt).outcome == "different"
+    weights = np.array(loaded.weights)
+    weights[3] *= np.float32(1 + 1e-6)
+    assert reproduce(dataclasses.replace(loaded, weights=weights), model, clt).outcome == "different"
+    older = {**loaded.provenance, "versions": {**loaded.provenance["versions"], "jaxlib": "0.0.1"}}
+    other = dataclasses.replace(loaded, weights=weights, provenance=older)
+    assert reproduce(other, model, clt).outcome == "close"
 
 
 def test_reproduce_refuses_foreign_graphs(model: Model, clt: Dictionary, graph: Graph) -> None:
