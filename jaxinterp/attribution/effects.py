@@ -14,7 +14,7 @@ Letters: C targets of a block, T position, K slots, D width, L layers.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ class Block(NamedTuple):
     """
 
     vectors: Array
-    positions: Array
-    layer: Array
+    positions: Any
+    layer: Any
 
 
 class Effects(NamedTuple):

@@ -53,8 +53,8 @@ class Writes(NamedTuple):
     """
 
     rows: Array
-    pair_source: Array
-    pair_start: Array
+    pair_source: Any
+    pair_start: Any
     vectors: Array
 
 
@@ -66,17 +66,17 @@ class Slots(NamedTuple):
     activation: np.ndarray  # [L, T, K], 0 where empty
 
 
-def find_active(dictionary: Dictionary, read: Array, skip_first: bool) -> tuple[Active, Array]:
+def find_active(dictionary: Dictionary, run: Run, skip_first: bool) -> tuple[Active, Array]:
     """The active features of a prompt and their dense activations.
 
     Args:
-      read: [L, T, D] what the encoders read.
+      run: the model's run on the prompt, batch of one.
       skip_first: leave out position 0.
 
     Returns:
       `Active`, and activations [L, T, N].
     """
-    h, a = _encode(dictionary.params, dictionary.config, read)
+    h, a = _encode(dictionary.params, dictionary.config, run.read)
     dense, pre = np.asarray(a), np.asarray(h)
     mask = dense != 0
     if skip_first:
@@ -103,29 +103,42 @@ def lay_out(active: Active, n_layers: int, n_tokens: int) -> Slots:
     return Slots(node, feature, activation)
 
 
-def error_vectors(dictionary: Dictionary, run: Run, activations: Array) -> Array:
-    """[L, T, D] what the dictionary misses: write site minus reconstruction (bias and skip included)."""
-    return _errors(dictionary.params, dictionary.config, run.read[:, 0], run.write[:, 0], activations)
+class Written(NamedTuple):
+    """Everything that is written on a prompt, [L, T, D].
+
+    Attributes:
+      features: by features, without decoder bias and skip.
+      errors: what the dictionary misses: write site minus reconstruction, bias and skip included.
+    """
+
+    features: Array
+    errors: Array
 
 
-def written(dictionary: Dictionary, activations: Array) -> Array:
-    """[L, T, D] what features write, without bias and skip."""
-    return _written(dictionary.params, dictionary.config, activations)
+@partial(jax.jit, static_argnums=1)
+def written(params: Any, config: DictionaryConfig, run: Run, activations: Array) -> Written:
+    """What features write and what they miss, for dense activations [L, T, N]."""
+    kind = kind_of(config)
+    parts = [kind.decode_into(params, config, layer, activations[layer]) for layer in range(config.n_layers)]
+    rebuilt = kind.decode(params, config, activations, run.read[:, 0])
+    return Written(sum(parts[1:], parts[0]), run.write[:, 0] - rebuilt)
 
 
-def write_rows(dictionary: Dictionary, slots: Slots, errors: Array, omitted: Array) -> Writes:
+def write_rows(dictionary: Dictionary, slots: Slots, all_written: Written, skip_first: bool) -> Writes:
     """Gather decoders of active features, scaled by activation, for every pair of layers.
 
     Args:
-      errors: [L, T, D]; omitted: [L, T, D] what is written at places that the graph leaves out.
+      slots: the active features.
+      all_written: what is written on the prompt.
+      skip_first: features and errors at position 0 are no sources: what they write there is left out.
     """
     config = dictionary.config
     pairs = _pairs(config)
     start = np.searchsorted([t for _, t in pairs], np.arange(config.n_layers + 1)).astype(np.int32)
-    rows = _gather(dictionary.params, config, jnp.asarray(slots.feature), jnp.asarray(slots.activation))
-    bias = jnp.broadcast_to(dictionary.params["b_dec"][:, None], errors.shape)
-    source = jnp.asarray([s for s, _ in pairs], jnp.int32)
-    return Writes(rows, source, jnp.asarray(start), jnp.stack([errors, omitted, bias], axis=2))
+    rows, vectors = _gather(
+        dictionary.params, config, slots.feature, slots.activation, all_written, skip_first
+    )
+    return Writes(rows, np.asarray([s for s, _ in pairs], np.int32), start, vectors)
 
 
 def _pairs(config: DictionaryConfig) -> list[tuple[int, int]]:
@@ -135,27 +148,24 @@ def _pairs(config: DictionaryConfig) -> list[tuple[int, int]]:
 @partial(jax.jit, static_argnums=1)
 def _encode(params: Any, config: DictionaryConfig, read: Array) -> tuple[Array, Array]:
     kind = kind_of(config)
-    return kind.pre_activations(params, config, read), kind.encode(params, config, read)
+    return kind.pre_activations(params, config, read[:, 0]), kind.encode(params, config, read[:, 0])
 
 
-@partial(jax.jit, static_argnums=1)
-def _errors(params: Any, config: DictionaryConfig, read: Array, write: Array, a: Array) -> Array:
-    return write - kind_of(config).decode(params, config, a, read)
-
-
-@partial(jax.jit, static_argnums=1)
-def _written(params: Any, config: DictionaryConfig, a: Array) -> Array:
+@partial(jax.jit, static_argnums=(1, 5))
+def _gather(
+    params: Any, config: DictionaryConfig, feature: Array, activation: Array, all_written: Written, skip_first: bool
+) -> tuple[Array, Array]:  # fmt: skip
     kind = kind_of(config)
-    parts = [kind.decode_into(params, config, layer, a[layer]) for layer in range(config.n_layers)]
-    return sum(parts[1:], parts[0])
-
-
-@partial(jax.jit, static_argnums=1)
-def _gather(params: Any, config: DictionaryConfig, feature: Array, activation: Array) -> Array:
-    kind = kind_of(config)
-    return jnp.stack(
+    rows = jnp.stack(
         [
             kind.decoder_rows(params, config, s, t, feature[s]) * activation[s][..., None]
             for s, t in _pairs(config)
         ]
     )
+    features, errors = all_written
+    omitted = jnp.zeros_like(errors)
+    if skip_first:
+        omitted = omitted.at[:, 0].set(features[:, 0] + errors[:, 0])
+        errors = errors.at[:, 0].set(0)
+    bias = jnp.broadcast_to(params["b_dec"][:, None], errors.shape)
+    return rows, jnp.stack([errors, omitted, bias], axis=2)

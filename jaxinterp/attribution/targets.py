@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.core.precision import einsum
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import unembedding
 
 PROBABILITY = 0.95
 AT_MOST = 10
@@ -41,7 +46,7 @@ class Targets:
     tokens: np.ndarray
     labels: tuple[str, ...]
     probabilities: np.ndarray
-    vectors: Any
+    vectors: np.ndarray
 
 
 def salient(probabilities: np.ndarray, mass: float = PROBABILITY, at_most: int = AT_MOST) -> np.ndarray:
@@ -55,61 +60,72 @@ def salient(probabilities: np.ndarray, mass: float = PROBABILITY, at_most: int =
     return order[: min(reached, at_most)]
 
 
-def choose(wanted: Sequence[Any] | None, logits: Any, unembedding: Any, tokenizer: Any, text: Any) -> Targets:
+def choose(
+    wanted: Sequence[Any] | None, logits: np.ndarray, params: Tree, config: ModelConfig, tokenizer: Any
+) -> Targets:
     """The targets of a graph.
 
     Args:
       wanted: None for salient next tokens; else token ids, token texts and `Direction`, mixed freely.
       logits: [V] at the last position, after any softcap.
-      unembedding: [D, V].
-      tokenizer: for token texts.
-      text: token id → text.
+      params, config: the model.
+      tokenizer: for token texts, or None.
 
     Raises:
-      InputError: an empty list, a token outside the vocabulary, a text that is not one token, a direction
-        of another width or of zeros.
+      InputError: an empty list, a token outside the vocabulary or given twice, a text that is not one
+        token, a direction of another width or of zeros.
     """
-    import jax.numpy as jnp
-
     # Softmax in float64 on the host: the choice must not depend on the device.
-    shifted = np.exp(np.asarray(logits, np.float64) - np.max(np.asarray(logits, np.float64)))
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = shifted / shifted.sum()
-    width, vocabulary = unembedding.shape
     if wanted is None:
         wanted = [int(t) for t in salient(probabilities)]
     if not len(wanted):
         raise InputError("targets is an empty list, give at least one token or direction, or None")
-    mean = jnp.mean(unembedding, axis=1)
-    tokens, labels, weights, vectors = [], [], [], []
-    for item in wanted:
+    tokens = np.array([-1 if isinstance(item, Direction) else _token(item, tokenizer) for item in wanted])
+    named = tokens[[not isinstance(item, Direction) for item in wanted]]
+    for token in named:
+        if not 0 <= token < config.vocab_size:
+            raise InputError(f"target token {token} is outside the vocabulary of {config.vocab_size}")
+    if len(np.unique(named)) < len(named):
+        raise InputError("a target token was given twice")
+    filled = np.zeros(-(-len(tokens) // _PADDED) * _PADDED, np.int32)
+    filled[: len(tokens)] = np.maximum(tokens, 0)
+    vectors = np.array(_token_vectors(params, config, filled))[: len(tokens)]
+    text = getattr(tokenizer, "text", str)
+    labels, weights = [], []
+    for i, item in enumerate(wanted):
         if isinstance(item, Direction):
-            vector = jnp.asarray(item.vector, unembedding.dtype)
-            if vector.shape != (width,):
-                raise InputError(
-                    f"the direction {item.label!r} has shape {vector.shape}, expected ({width},)"
-                )
-            if not bool(jnp.any(vector != 0)):
-                raise InputError(f"the direction {item.label!r} is zero everywhere")
-            tokens.append(-1)
+            vectors[i] = _checked(item, config.d_model)
             labels.append(item.label)
             weights.append(1.0 / len(wanted))
-            vectors.append(vector)
-            continue
-        token = _token(item, tokenizer)
-        if not 0 <= token < vocabulary:
-            raise InputError(f"target token {token} is outside the vocabulary of {vocabulary}")
-        tokens.append(token)
-        labels.append(text(token))
-        weights.append(float(probabilities[token]))
-        vectors.append(unembedding[:, token] - mean)
-    if len({t for t in tokens if t >= 0}) < sum(t >= 0 for t in tokens):
-        raise InputError("a target token was given twice")
-    return Targets(np.asarray(tokens), tuple(labels), np.asarray(weights), jnp.stack(vectors))
+        else:
+            labels.append(text(int(tokens[i])))
+            weights.append(float(probabilities[tokens[i]]))
+    return Targets(tokens, tuple(labels), np.asarray(weights), vectors)
 
 
-def values(targets: Targets, final_norm: Any) -> np.ndarray:
-    """The demeaned logits [C] before any softcap: ``vectors · final_norm [D]``."""
-    return np.asarray(einsum("cd,d->c", targets.vectors, final_norm), np.float64)
+_PADDED = 16  # so that another number of targets does not compile again
+
+
+@partial(jax.jit, static_argnums=1)
+def _token_vectors(params: Tree, config: ModelConfig, tokens: Array) -> Array:
+    matrix = unembedding(params, config)
+    return (matrix[:, tokens] - jnp.mean(matrix, axis=1, keepdims=True)).T
+
+
+def _checked(direction: Direction, width: int) -> np.ndarray:
+    vector = np.asarray(direction.vector)
+    if vector.shape != (width,):
+        raise InputError(f"the direction {direction.label!r} has shape {vector.shape}, expected ({width},)")
+    if not vector.any():
+        raise InputError(f"the direction {direction.label!r} is zero everywhere")
+    return vector
+
+
+def values(targets: Targets, final_norm: np.ndarray) -> np.ndarray:
+    """The demeaned logits [C] before any softcap: ``vectors · final_norm [D]``, in float64."""
+    return np.einsum("cd,d->c", targets.vectors.astype(np.float64), final_norm.astype(np.float64))
 
 
 def _token(item: Any, tokenizer: Any) -> int:

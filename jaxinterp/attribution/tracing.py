@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,24 +19,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.attribution import nodes as table
-from jaxinterp.attribution.effects import Block, Effects, final_vectors, walk_blocks
 from jaxinterp.attribution.expand import expand, partial_influence
-from jaxinterp.attribution.sources import Active, error_vectors, find_active, lay_out, write_rows, written
+from jaxinterp.attribution.rows import Rows
+from jaxinterp.attribution.sources import Written, find_active, lay_out, write_rows, written
 from jaxinterp.attribution.targets import Targets, choose, values
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.precision import einsum
 from jaxinterp.core.provenance import versions
-from jaxinterp.dictionaries.base import Dictionary, fits, kind_of
+from jaxinterp.dictionaries.base import Dictionary, fits
 from jaxinterp.graphs.build import EdgeBuilder
 from jaxinterp.graphs.graph import Graph, assemble
 from jaxinterp.graphs.kinds import CONVENTIONS
+from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import softcap, unembedding
 from jaxinterp.models.generation import check_tokens, prompt_ids
 from jaxinterp.models.model import Model
 from jaxinterp.replacement import Run, freeze, make_operator, model_sources
 from jaxinterp.replacement.operator import ReplacementOperator
 
-BLOCK = 128
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
 RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
 EDGE_BYTES = 24  # of a finished edge and of sorting it
@@ -83,21 +83,30 @@ def trace(
     text = getattr(model.tokenizer, "text", str)
 
     d = dictionary.config
-    run = _freeze(
-        model.params, model.config, jnp.asarray(ids)[None, :], read_site=d.read_site, write_site=d.write_site
-    )
-    if not bool(jnp.isfinite(run.logits).all()):
+    run, finite = _run(model.params, model.config, ids[None, :], d.read_site, d.write_site)
+    if not finite:
         raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
     paper = convention == "paper"
-    active, dense = find_active(dictionary, run.read[:, 0], skip_first=not paper)
-    chosen = choose(
-        targets, run.logits[0, -1], unembedding(model.params, model.config), model.tokenizer, text
-    )
+    active, dense = find_active(dictionary, run, skip_first=not paper)
+    chosen = choose(targets, np.asarray(run.logits)[0, -1], model.params, model.config, model.tokenizer)
     limit = len(active) if max_feature_nodes is None else min(max_feature_nodes, len(active))
 
-    tracer = _Tracer(model, dictionary, run, active, dense, chosen, paper, ids)
-    _check_budget(tracer.layout, len(active), limit, len(chosen.tokens), memory_budget)
-    builder, nodes = tracer.rows(limit, rank_every or RANK_EVERY[convention], _mesh(devices), progress)
+    slots = lay_out(active, model.config.n_layers, len(ids))
+    operator = make_operator(
+        model.params, model.config, run, decoder_bias=dictionary.params["b_dec"],
+        skip=dictionary.params.get("W_skip"), read_site=d.read_site, write_site=d.write_site,
+    )  # fmt: skip
+    biases = _biases(model.config) if paper else []
+    layout = table.lay_out_nodes(slots, len(active), biases, len(chosen.tokens))
+    _check_budget(layout, len(active), limit, len(chosen.tokens), memory_budget)
+
+    all_written = written(dictionary.params, d, run, dense)
+    writes = write_rows(dictionary, slots, all_written, skip_first=not paper)
+    identity_1, embed = _check_replacement(operator, run, all_written)
+    rows = Rows(operator, writes, embed, layout, dictionary, active, _mesh(devices))
+    target_values = values(chosen, np.asarray(run.final_norm)[0, -1])
+    nodes = table.table(layout, active, ids, chosen.tokens, chosen.probabilities, target_values)
+    builder, nodes = _collect(rows, nodes, chosen, limit, rank_every or RANK_EVERY[convention], progress)
     settings = {
         "convention": convention,
         "max_feature_nodes": max_feature_nodes,
@@ -121,181 +130,87 @@ def trace(
         nodes, builder.finish(), token_ids=tuple(int(i) for i in ids), token_texts=tuple(text(int(i)) for i in ids),
         prompt=prompt if isinstance(prompt, str) else "".join(text(int(i)) for i in ids),
         n_layers=model.config.n_layers, labels=tuple(labels), settings=settings, provenance=provenance,
-        measured={"identity_1": tracer.identity_1()},
+        measured={"identity_1": float(identity_1)},
     )  # fmt: skip
 
 
-_freeze = partial(jax.jit, static_argnames=("config", "read_site", "write_site", "precision"))(freeze)
-_final_vectors = jax.jit(final_vectors)
+@partial(jax.jit, static_argnums=(1, 3, 4))
+def _run(params: Any, config: ModelConfig, tokens: Any, read_site: str, write_site: str) -> tuple[Run, Any]:
+    run = freeze(params, config, tokens, read_site=read_site, write_site=write_site)
+    return run, jnp.isfinite(run.logits).all()
 
 
 @jax.jit
-def _replacement_logits(operator: ReplacementOperator, run: Run, write: Any) -> Any:
-    final = operator.apply(model_sources(operator, run, write)).final
-    raw = einsum("td,dv->tv", final, unembedding(operator.params, operator.config))
-    return softcap(raw, operator.config)
+def _check_replacement(operator: ReplacementOperator, run: Run, all_written: Written) -> tuple[Any, Any]:
+    """I1: the replacement's logits against the model's, relative to the largest; and the token embeddings."""
+    sources = model_sources(operator, run, all_written.features + all_written.errors)
+    raw = einsum("td,dv->tv", operator.apply(sources).final, unembedding(operator.params, operator.config))
+    difference = jnp.abs(softcap(raw, operator.config) - run.logits[0]).max()
+    return difference / jnp.abs(run.logits).max(), sources.embed
 
 
-def record_digest(settings: dict[str, Any], ids: Sequence[int]) -> str:
+def record_digest(settings: dict[str, Any], ids: Iterable[int]) -> str:
     """sha256 of the settings that a graph follows from and of its token ids; names do not count."""
     kept = {key: settings.get(key) for key in RECORDED}
     text = json.dumps([kept, [int(i) for i in ids]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Tracer:
-    """The state of one trace: everything that rows are computed from."""
+def _collect(
+    rows: Rows, nodes: np.ndarray, chosen: Targets, limit: int, rank_every: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[EdgeBuilder, np.ndarray]:  # fmt: skip
+    """The edges and the node table, of every active feature or of ``limit`` chosen by influence."""
+    layout, n_active = rows.layout, len(rows.active)
+    target_numbers = np.arange(layout.targets, layout.size)
+    target_rows, target_left = rows.of_targets(chosen)
+    known = [(target_numbers, target_rows, target_left)]
+    done, total = len(target_rows), limit + len(target_rows)
+    keep = np.ones(layout.size, bool)
 
-    def __init__(
-        self, model: Model, dictionary: Dictionary, run: Run, active: Active, dense: Any, chosen: Targets,
-        paper: bool, ids: np.ndarray,
-    ) -> None:  # fmt: skip
-        config, d = model.config, dictionary.config
-        self.model, self.dictionary, self.run, self.active, self.chosen = (
-            model,
-            dictionary,
-            run,
-            active,
-            chosen,
-        )
-        self.dense = dense
-        errors = error_vectors(dictionary, run, dense)
-        self.all_errors = errors
-        omitted = jnp.zeros_like(errors)
-        if not paper:
-            # Position 0 is left out: all that is written there but bias and skip, which the operator adds.
-            omitted = omitted.at[:, 0].set(written(dictionary, dense)[:, 0] + errors[:, 0])
-            errors = errors.at[:, 0].set(0)
-        slots = lay_out(active, config.n_layers, len(ids))
-        self.writes = write_rows(dictionary, slots, errors, omitted)
-        skip = dictionary.params.get("W_skip")
-        self.operator: ReplacementOperator = make_operator(
-            model.params, config, run, decoder_bias=dictionary.params["b_dec"], skip=skip, read_site=d.read_site,
-            write_site=d.write_site,
-        )  # fmt: skip
-        learned = self.operator.positions
-        self.embed = run.embed[0] if learned is None else run.embed[0] - learned
-        biases = []
-        if paper:
-            biases = table.bias_places(
-                config.n_layers,
-                config.qkv_bias or config.out_bias,
-                config.norm == "layer",
-                learned is not None,
-            )
-        self.layout = table.lay_out_nodes(slots, len(active), biases, len(chosen.tokens))
-        target_values = values(chosen, run.final_norm[0, -1])
-        self.nodes = table.table(self.layout, active, ids, chosen.tokens, chosen.probabilities, target_values)
-
-    def identity_1(self) -> float:
-        """Largest difference between the replacement's logits and the model's, relative to the largest logit."""
-        write = written(self.dictionary, self.dense) + self.all_errors
-        found = _replacement_logits(self.operator, self.run, write)
-        difference = jnp.max(jnp.abs(found - self.run.logits[0]))
-        return float(difference / jnp.max(jnp.abs(self.run.logits)))
-
-    def rows(
-        self, limit: int, rank_every: int, mesh: Any, progress: Callable[[int, int], None] | None
-    ) -> tuple[EdgeBuilder, np.ndarray]:
-        """All rows of the graph: its edges and its node table."""
-        layout, total = self.layout, limit + len(self.chosen.tokens)
-        target_rows, target_left = self._target_rows(mesh)
-        done = len(target_rows)
-        everything = limit == len(self.active)
-        collected: dict[int, tuple[np.ndarray, float]] = {}
-        known, known_nodes = [target_rows], [np.arange(layout.targets, layout.size)]
-
-        def influence() -> np.ndarray:
-            weights = np.zeros(layout.size)
-            weights[layout.targets :] = self.chosen.probabilities
-            return partial_influence(np.concatenate(known), np.concatenate(known_nodes), weights)
-
-        for batch in expand(len(self.active), limit, rank_every, influence):
-            if everything:
-                break
-            for numbers, found, left in self._feature_rows(batch, mesh):
-                known.append(found)
-                known_nodes.append(numbers)
-                collected.update(zip(numbers.tolist(), zip(found, left, strict=True), strict=True))
-                done += len(numbers)
-                if progress:
-                    progress(done, total)
-
-        keep = np.ones(layout.size, bool)
-        if not everything:
-            keep[: layout.errors] = False
-            keep[list(collected)] = True
+    def add(builder: EdgeBuilder, part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        numbers, found, left = part
         place = np.where(keep, np.cumsum(keep) - 1, -1)
-        columns, dropped = np.flatnonzero(keep), np.flatnonzero(~keep)
-        builder = EdgeBuilder(int(keep.sum()), target_rows.dtype)
-        nodes = self.nodes
+        builder.add(place[numbers], place[keep], found[:, keep])
+        nodes["left_out"][numbers] = left + found[:, ~keep].sum(axis=1, dtype=np.float64)
 
-        def add(numbers: np.ndarray, found: np.ndarray, left: np.ndarray) -> None:
-            builder.add(place[numbers], place[columns], found[:, columns])
-            nodes["left_out"][numbers] = left + found[:, dropped].sum(axis=1, dtype=np.float64)
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
 
-        if everything:
-            for numbers, found, left in self._feature_rows(np.arange(limit), mesh):
-                add(numbers, found, left)
-                done += len(numbers)
-                if progress:
-                    progress(done, total)
-        else:
-            for number in sorted(collected):
-                one, outside = collected[number]
-                add(np.asarray([number]), one[None], np.asarray([outside]))
-        add(np.arange(layout.targets, layout.size), target_rows, target_left)
-        return builder, nodes[keep]
+    if limit == n_active:
+        builder = EdgeBuilder(layout.size, target_rows.dtype)
+        for part in rows.of_features(np.arange(n_active)):
+            add(builder, part)
+            report(len(part[0]))
+        add(builder, known[0])
+        return builder, nodes
 
-    def _target_rows(self, mesh: Any) -> tuple[np.ndarray, np.ndarray]:
-        vectors, bias = _final_vectors(self.operator, self.chosen.vectors)
-        count, last = len(self.chosen.tokens), self.operator.n_tokens - 1
-        layers = np.full(count, self.model.config.n_layers)
-        final = np.asarray(bias, np.float64) if self.model.config.norm == "layer" else None
-        found, left = [], []
-        for _, effects, part in self._blocks(layers, np.full(count, last), vectors, mesh):
-            rows, outside = table.rows(self.layout, effects, None if final is None else final[part])
-            found.append(rows)
-            left.append(outside)
-        return np.concatenate(found), np.concatenate(left)
+    weights = np.zeros(layout.size)
+    weights[layout.targets :] = chosen.probabilities
 
-    def _feature_rows(
-        self, features: np.ndarray, mesh: Any
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(node numbers, rows, effects left out) block by block, in node order."""
-        features = np.sort(features)
-        kind, config = kind_of(self.dictionary.config), self.dictionary.config
-        for layer in range(config.n_layers):
-            numbers = features[self.active.layer[features] == layer]
-            if not len(numbers):
-                continue
-            index = jnp.asarray(self.active.feature[numbers])
-            vectors = kind.encoder_rows(self.dictionary.params, config, layer, index)
-            layers = np.full(len(numbers), layer)
-            for _, effects, part in self._blocks(layers, self.active.position[numbers], vectors, mesh):
-                rows, left = table.rows(self.layout, effects, None)
-                yield numbers[part], rows, left
+    def influence() -> np.ndarray:
+        numbers, found, _ = (np.concatenate(column) for column in zip(*known, strict=True))
+        return partial_influence(found, numbers, weights)
 
-    def _blocks(
-        self, layers: np.ndarray, positions: np.ndarray, vectors: Any, mesh: Any
-    ) -> Iterator[tuple[int, Effects, slice]]:
-        """Walks for targets of one layer, in padded blocks, as many at once as the mesh has devices."""
-        together = mesh.shape["data"] * BLOCK
-        for start in range(0, len(layers), together):
-            part = slice(start, min(start + together, len(layers)))
-            fill = together - (part.stop - start)
-            block = Block(
-                jnp.pad(vectors[part], ((0, fill), (0, 0))).reshape(-1, BLOCK, vectors.shape[1]),
-                jnp.asarray(np.pad(positions[part], (0, fill)), jnp.int32).reshape(-1, BLOCK),
-                jnp.full((mesh.shape["data"],), int(layers[start]), jnp.int32),
-            )
-            effects = walk_blocks(self.operator, self.writes, self.embed, block, mesh)
-            yield start, jax.tree.map(partial(_unblock, part.stop - start), effects), part
+    for batch in expand(n_active, limit, rank_every, influence):
+        for part in rows.of_features(batch):
+            known.append(part)
+            report(len(part[0]))
+    keep[:n_active] = False
+    for numbers, _, _ in known[1:]:
+        keep[numbers] = True
+    builder = EdgeBuilder(int(keep.sum()), target_rows.dtype)
+    for part in known:
+        add(builder, part)
+    return builder, nodes[keep]
 
 
-def _unblock(count: int, blocks: Any) -> np.ndarray:
-    """The first ``count`` rows of blocks [B, C, ...], on the host."""
-    return np.asarray(blocks).reshape(-1, *blocks.shape[2:])[:count]
+def _biases(config: ModelConfig) -> list[tuple[int, int]]:
+    attention, norm = config.qkv_bias or config.out_bias, config.norm == "layer"
+    return table.bias_places(config.n_layers, attention, norm, config.positions == "learned")
 
 
 def _same_dtype(dictionary: Dictionary, model: Model) -> Dictionary:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.attribution import trace
-from jaxinterp.attribution.sources import error_vectors, find_active
+from jaxinterp.attribution.sources import find_active, written
 from jaxinterp.checkpoints import load_model
 from jaxinterp.dictionaries import load_dictionary
 from jaxinterp.graphs import Graph
@@ -63,8 +63,8 @@ def test_reconstruction_and_errors(case: Case) -> None:
     tokens = jnp.asarray(case.tokens)[None]
     run = freeze(case.model.params, case.model.config, tokens, read_site=d.read_site, write_site=d.write_site)
     assert np.abs(run.read[:, 0] - case.reference["feature_in"]).max() < 1e-5
-    _, dense = find_active(case.dictionary, run.read[:, 0], skip_first=True)
-    errors = np.array(error_vectors(case.dictionary, run, dense))
+    _, dense = find_active(case.dictionary, run, skip_first=True)
+    errors = np.array(written(case.dictionary.params, d, run, dense).errors)
     rebuilt = np.asarray(run.write[:, 0]) - errors
     assert np.abs(rebuilt - case.reference["reconstruction"])[:, 1:].max() < 1e-5
     errors[:, 0] = 0
