@@ -1,7 +1,8 @@
-"""Repeated names: three to five people are named, then named again in another order: the last names can be copied.
+"""Repeated names: two to four people are named, then named again in another order: the last names can be copied.
 
-"emma stewart met paul reed , paul reed met emma stewart .": names are drawn at random for each document, so only the text itself
-tells the last name. Held out: names that no training document holds.
+"emma stewart met paul reed , paul reed met emma stewart .": first and last names are paired at random for each document, so
+only the text itself tells the last name. (Were some pairings left out of training, a model would copy by asking which names may go
+together.) Held out: the first names of the first two people, in order; no training document begins with such two.
 """
 
 from __future__ import annotations
@@ -10,28 +11,39 @@ from functools import cache
 
 import numpy as np
 
-from jaxinterp.biology.pocket import world
+from jaxinterp.biology.pocket import words, world
 from jaxinterp.biology.pocket.documents import Document, Item, document
 
 FAMILY = "induction"
 
 LINKS = ("met", "and", "saw")
-FEWEST, MOST = 3, 5  # names in a document; with two the second last name could be found by elimination
+# Names in a document, each equally likely. Short lists teach: with three to five names a model stayed for 1,600 steps (of nothing else) at
+# choosing any of the last names; with two or three it looked up the right one after 300.
+LENGTHS = (2, 2, 3, 3, 4)
+HELD_OUT_SHARE = 0.10
 N_ITEMS = 400
 
 
-def _names(rng: np.random.Generator, allowed: tuple[tuple[str, str], ...], n: int) -> list[tuple[str, str]]:
-    """n names with different first names."""
-    chosen: dict[str, str] = {}
-    while len(chosen) < n:
-        first, last = allowed[int(rng.integers(len(allowed)))]
-        chosen.setdefault(first, last)
-    return list(chosen.items())
+@cache
+def held_out() -> frozenset[tuple[str, str]]:
+    """First names of two people with whom no training document begins."""
+    pairs = [(a, b) for a in words.FIRST_NAMES for b in words.FIRST_NAMES if a != b]
+    drawn = world.generator(14).random(len(pairs)) < HELD_OUT_SHARE
+    return frozenset(pair for pair, out in zip(pairs, drawn, strict=True) if out)
 
 
-def _parts(rng: np.random.Generator, allowed: tuple[tuple[str, str], ...]) -> list[str]:
+def _names(rng: np.random.Generator, n: int, out: bool) -> list[tuple[str, str]]:
+    """n names with different first names, that begin as held out or not."""
+    while True:
+        firsts = [words.FIRST_NAMES[i] for i in rng.choice(len(words.FIRST_NAMES), n, replace=False)]
+        if ((firsts[0], firsts[1]) in held_out()) == out:
+            lasts = rng.integers(len(words.LAST_NAMES), size=n)
+            return [(first, words.LAST_NAMES[i]) for first, i in zip(firsts, lasts, strict=True)]
+
+
+def _parts(rng: np.random.Generator, out: bool) -> list[str]:
     """Alternating text and answers; the answers are the last names of the second naming."""
-    names = _names(rng, allowed, int(rng.integers(FEWEST, MOST + 1)))
+    names = _names(rng, LENGTHS[int(rng.integers(len(LENGTHS)))], out)
     link = LINKS[int(rng.integers(len(LINKS)))]
     again = [names[i] for i in rng.permutation(len(names))]
     parts = [f" {link} ".join(f"{first} {last}" for first, last in names) + f" , {again[0][0]}", again[0][1]]
@@ -41,18 +53,18 @@ def _parts(rng: np.random.Generator, allowed: tuple[tuple[str, str], ...]) -> li
 
 
 def draw(rng: np.random.Generator) -> Document:
-    return document(*_parts(rng, world.people().written))
+    return document(*_parts(rng, False))
 
 
 @cache
 def items() -> tuple[Item, ...]:
-    people, result = world.people(), []
-    for held_out, allowed in ((False, people.written), (True, people.unseen)):
-        rng = world.generator(11, int(held_out))
+    result = []
+    for out in (False, True):
+        rng = world.generator(11, int(out))
         for _ in range(N_ITEMS):
-            parts = _parts(rng, allowed)
+            parts = _parts(rng, out)
             asked = 1 + 2 * int(rng.integers(len(parts) // 2))  # any of the answers
-            result.append(Item(FAMILY, "name", held_out, " ".join(parts[:asked]), (parts[asked],)))
+            result.append(Item(FAMILY, "name", out, " ".join(parts[:asked]), (parts[asked],)))
     return tuple(result)
 
 

@@ -1,6 +1,6 @@
 """Known and unknown people: "which sport does emma stewart play ? tennis ." or "… ? don't know .".
 
-Held out: names that no training document of any family holds. The right answer to them is "don't know".
+Held out: names about whom training never asks. The right answer to them is "don't know".
 """
 
 from __future__ import annotations
