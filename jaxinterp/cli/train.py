@@ -8,6 +8,7 @@ Run again with the same --out, an interrupted run goes on from its last checkpoi
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -15,6 +16,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("config", help="YAML file with a 'task:' key")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted keys")
     sub.add_argument("--out", help="folder of the run (default: runs/NAME of the config file)")
+    sub.add_argument(
+        "--mesh",
+        metavar="DATA,MODEL",
+        help="devices along the batch and along features, as in 4,2 (default: one device)",
+    )
     sub.add_argument("--multihost", action="store_true", help="join the other hosts of a slice first")
     sub.add_argument("--json", action="store_true", help="print the run's card as JSON at the end")
     sub.add_argument("--quiet", action="store_true", help="no progress")
@@ -34,10 +40,23 @@ def run(options: argparse.Namespace) -> int:
         start()
     config = Path(options.config)
     out = options.out or Path("runs") / f"{config.parent.name}-{config.stem}"
-    done = train(config, options.overrides, out, quiet=options.quiet)
+    done = train(config, options.overrides, out, quiet=options.quiet, mesh=_mesh(options.mesh))
     card = done / "card.json"
     if options.json:
         shared.print_json(read_json(card) if card.exists() else {"out": str(done)})
     else:
         print(f"done: {done}")
     return 0
+
+
+def _mesh(text: str | None) -> Any:
+    if text is None:
+        return None
+    from jaxinterp.core.errors import InputError
+    from jaxinterp.parallel.mesh import make
+
+    try:
+        data, model = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--mesh {text!r}: expected two whole numbers, as in 4,2") from error
+    return make(data, model)
