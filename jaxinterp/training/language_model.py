@@ -1,8 +1,12 @@
-"""Training a small language model: weighted next-token loss, AdamW with decoupled weight decay, warm-up and cosine.
+"""Training a small language model: weighted next-token loss, AdamW with decoupled weight decay, warm-up and
+cosine.
 
-Pure functions and the `Task` that `training.loop.run` drives. Batches come from a token source, a function named in the
-configuration as "module:function" and called as source(seed, step, batch, length) -> dict of arrays [batch, length]: `tokens`, and
-optionally `segments`, `positions`, `targets` and `weights`. It must be a pure function, so that an interrupted run resumes
+Pure functions and the `Task` that `training.loop.run` drives. Batches come from a token source, a function
+named in the
+configuration as "module:function" and called as source(seed, step, batch, length) -> dict of arrays [batch,
+length]: `tokens`, and
+optionally `segments`, `positions`, `targets` and `weights`. It must be a pure function, so that an
+interrupted run resumes
 with the same batches.
 """
 
@@ -49,11 +53,14 @@ class LanguageModelConfig:
       tokens: token source, "module:function".
       steps, batch, length: optimiser steps, rows a step and tokens a row.
       seed: of the initial weights and of the batches.
-      learning_rate, warmup, final: peak rate, share of the steps that rises to it, share of the peak reached at the end.
-      beta1, beta2, weight_decay, clip: AdamW's; decay is decoupled (times the rate), on matrices and embeddings only; clip is on
+      learning_rate, warmup, final: peak rate, share of the steps that rises to it, share of the peak reached
+        at the end.
+      beta1, beta2, weight_decay, clip: AdamW's; decay is decoupled (times the rate), on matrices and
+        embeddings only; clip is on
         the global norm of the gradient.
       tokenizer: "module:function" that gives the model's tokenizer, or None.
-      checks: "module:function" called with the model, whose dict of figures is written at evaluations and at the end, or None.
+      checks: "module:function" called with the model, whose dict of figures is written at evaluations and at
+        the end, or None.
       name: of the model, for people.
       save_dtype: dtype of the saved weights.
     """
@@ -97,7 +104,8 @@ def loss(params: Tree, config: ModelConfig, batch: dict[str, Array]) -> tuple[Ar
     """Weighted mean of -log p(target).
 
     Args:
-      batch: `tokens` [B, T]; optionally `segments`, `positions`, `targets` [B, T] (the next token when absent, the last position not
+      batch: `tokens` [B, T]; optionally `segments`, `positions`, `targets` [B, T] (the next token when
+        absent, the last position not
         counted) and `weights` [B, T] (ones when absent).
 
     Returns:
@@ -127,7 +135,8 @@ def loss(params: Tree, config: ModelConfig, batch: dict[str, Array]) -> tuple[Ar
 def _flat_mlp(params: Tree, config: ModelConfig) -> MlpSwap:
     """The model's own MLPs, run on all tokens as one row.
 
-    On CPUs the gradient of a product over two leading dimensions copies its transposed operands, which costs a third of a
+    On CPUs the gradient of a product over two leading dimensions copies its transposed operands, which costs
+    a third of a
     training step; with one leading dimension it does not.
     """
 
@@ -154,7 +163,9 @@ def optimiser(config: LanguageModelConfig) -> optax.GradientTransformation:
     """AdamW with the rate of `schedule`, behind a clip of the gradient."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule(config), b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed),
+        optax.adamw(
+            schedule(config), b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed
+        ),
     )
 
 
@@ -191,7 +202,8 @@ def to_model(config: LanguageModelConfig, state: dict[str, Any]) -> Model:
 
 
 def task(config: LanguageModelConfig) -> Task:
-    """The run that `training.loop.run` drives. It ends with `out/model`, a native model folder, and `out/card.json`."""
+    """The run that `training.loop.run` drives. It ends with `out/model`, a native model folder, and
+    `out/card.json`."""
     source = look_up(config.tokens)
     checks = look_up(config.checks) if config.checks else None
 
@@ -220,7 +232,8 @@ def task(config: LanguageModelConfig) -> Task:
 
 
 def shardings(config: LanguageModelConfig, mesh: Mesh, abstract: Tree) -> tuple[Tree, Tree]:
-    """Shardings of the state (parameters and their moments by the declared axes, the rest everywhere) and of batches (by rows)."""
+    """Shardings of the state (parameters and their moments by the declared axes, the rest everywhere) and of
+    batches (by rows)."""
     from jax.sharding import NamedSharding, PartitionSpec
 
     by_path = dict(paths(weights.shardings(declare(config.model), mesh)))

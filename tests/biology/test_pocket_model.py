@@ -42,9 +42,12 @@ def test_gates_can_be_missed(pocket: Model) -> None:
     table, embedding = vocabulary.ids(), pocket.params["embed"]["tokens"]
     from jaxinterp.biology.pocket import world
 
-    # Put every city's name tokens on its state: the two-hop case would be fake, and the gate says so. Tokens are shared by
+    # Put every city's name tokens on its state: the two-hop case would be fake, and the gate says so. Tokens
+    # are shared by
     # cities of several states, so the first state a token meets wins; that is enough.
-    rows = {table[getattr(c, part)]: table[c.state] for c in world.cities()[:16] for part in ("prefix", "suffix")}
+    rows = {
+        table[getattr(c, part)]: table[c.state] for c in world.cities()[:16] for part in ("prefix", "suffix")
+    }
     moved = embedding.at[jnp.array(list(rows))].set(embedding[jnp.array(list(rows.values()))])
     broken = Model({**pocket.params, "embed": {"tokens": moved}}, pocket.config, pocket.tokenizer)
     questions = [item for item in items.all_items() if item.kind == "CITY"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -22,7 +23,8 @@ def sample() -> list[str]:
 
 
 def test_the_world_is_the_one_the_shipped_model_learnt() -> None:
-    # numpy may change its streams between versions; then the facts would no longer be those of the shipped weights.
+    # numpy may change its streams between versions; then the facts would no longer be those of the shipped
+    # weights.
     facts_of_world = repr(
         (
             sorted(world.cities()),
@@ -86,14 +88,28 @@ def test_answers_weigh_one() -> None:
 
 def test_every_word_has_one_use() -> None:
     lists = [words.PREFIXES, words.SUFFIXES, words.STATES, words.THEMES, words.DETERMINERS, words.ADJECTIVES]
-    lists += [words.FIRST_NAMES, words.LAST_NAMES, words.SPORTS, words.NOUNS, words.VERBS, words.PLACES, words.PREDICATES]
-    lists += [*words.ATTRIBUTES.values(), *words.OPPOSITES.values(), *(part for rhyme in words.RHYMES.values() for part in rhyme)]
+    lists += [
+        words.FIRST_NAMES,
+        words.LAST_NAMES,
+        words.SPORTS,
+        words.NOUNS,
+        words.VERBS,
+        words.PLACES,
+        words.PREDICATES,
+    ]
+    lists += [
+        *words.ATTRIBUTES.values(),
+        *words.OPPOSITES.values(),
+        *(part for rhyme in words.RHYMES.values() for part in rhyme),
+    ]
     counts = Counter(word for part in lists for word in part)
     assert max(counts.values()) == 1
 
 
 def test_held_out_questions_are_never_asked(sample: list[str]) -> None:
-    questions = {item.prompt for item in items.all_items() if item.held_out and item.family != couplets.FAMILY}
+    questions = {
+        item.prompt for item in items.all_items() if item.held_out and item.family != couplets.FAMILY
+    }
     for text in sample:
         tokens = text.split()
         for n in range(4, len(tokens)):
@@ -193,7 +209,9 @@ def test_every_family_has_seen_and_held_out_questions() -> None:
 
 def test_tokenizer_round_trip() -> None:
     tokenizer = vocabulary.tokenizer()
-    assert tokenizer.vocab_size == len(vocabulary.tokens()) and tokenizer.bos == vocabulary.ids()[vocabulary.BOS]
+    assert (
+        tokenizer.vocab_size == len(vocabulary.tokens()) and tokenizer.bos == vocabulary.ids()[vocabulary.BOS]
+    )
     for item in items.all_items()[::37]:
         ids = tokenizer.encode(item.prompt)
         assert ids == vocabulary.encode(item.prompt)
@@ -214,4 +232,4 @@ def test_a_word_outside_the_vocabulary_is_named() -> None:
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     tokens = text.split()
-    return list(zip(tokens, tokens[1:], strict=False))
+    return list(itertools.pairwise(tokens))

@@ -34,7 +34,9 @@ def counting(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndar
 
 
 def config(**changes: object) -> LanguageModelConfig:
-    base = LanguageModelConfig(model=SMALL, tokens=f"{__name__}:counting", steps=60, batch=4, length=12, weight_decay=0.1)
+    base = LanguageModelConfig(
+        model=SMALL, tokens=f"{__name__}:counting", steps=60, batch=4, length=12, weight_decay=0.1
+    )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -47,8 +49,16 @@ def test_loss_is_the_weighted_cross_entropy_of_the_plain_forward_pass(family: st
     positions = np.repeat([[0, 1, 2, 3, 0, 1, 2, 0, 1, 2]], 3, axis=0).astype(np.int32)
     targets = rng.integers(40, size=(3, 10)).astype(np.int32)
     weights = rng.choice([0.3, 1.0], size=(3, 10)).astype(np.float32)
-    batch = {"tokens": tokens, "segments": segments, "positions": positions, "targets": targets, "weights": weights}
-    logits, _ = forward(model.params, model.config, tokens, segments=jnp.asarray(segments), positions=jnp.asarray(positions))
+    batch = {
+        "tokens": tokens,
+        "segments": segments,
+        "positions": positions,
+        "targets": targets,
+        "weights": weights,
+    }
+    logits, _ = forward(
+        model.params, model.config, tokens, segments=jnp.asarray(segments), positions=jnp.asarray(positions)
+    )
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     chosen = np.take_along_axis(log_p, targets[:, :, None], axis=2)[:, :, 0]
@@ -89,7 +99,14 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_a_short_run_learns_and_saves_what_it_checked(tmp_path: Path) -> None:
     made = config(steps=150, learning_rate=1e-2)
-    state = run(language_model.task(made), steps=made.steps, out=tmp_path, seed=0, loop=LoopConfig(log_every=1), quiet=True)
+    state = run(
+        language_model.task(made),
+        steps=made.steps,
+        out=tmp_path,
+        seed=0,
+        loop=LoopConfig(log_every=1),
+        quiet=True,
+    )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] > 2.0 and losses[-1] < 0.3
@@ -111,7 +128,9 @@ def test_a_resumed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
 
 def test_pocket_s_recipe_is_understood_and_learns() -> None:
     root = Path(__file__).resolve().parents[2]
-    name, made, _ = api.load(root / "configs" / "pocket" / "model.yaml", ["steps=30", "batch=4", "model.n_layers=1"])
+    name, made, _ = api.load(
+        root / "configs" / "pocket" / "model.yaml", ["steps=30", "batch=4", "model.n_layers=1"]
+    )
     assert name == "language_model" and made.model.n_layers == 1
     task = language_model.task(made)
     state, step, losses = task.init(jax.random.key(made.seed)), jax.jit(task.step), []
@@ -121,7 +140,10 @@ def test_pocket_s_recipe_is_understood_and_learns() -> None:
     assert losses[0] > 6.0 and np.mean(losses[-3:]) < 5.0
 
 
-@pytest.mark.parametrize("reference", ["nowhere.at.all:f", "jaxinterp.core.errors:absent", "no_colon", "jaxinterp.core.errors:__doc__"])
+@pytest.mark.parametrize(
+    "reference",
+    ["nowhere.at.all:f", "jaxinterp.core.errors:absent", "no_colon", "jaxinterp.core.errors:__doc__"],
+)
 def test_a_token_source_that_is_none_is_refused(reference: str) -> None:
-    with pytest.raises(InputError, match="nowhere|absent|no_colon|not a function"):
+    with pytest.raises(InputError, match=r"nowhere|absent|no_colon|not a function"):
         language_model.task(config(tokens=reference))

@@ -1,4 +1,5 @@
-"""What a family of documents makes: short documents with their answers marked, and questions with known answers."""
+"""What a family of documents makes: short documents with their answers marked, and questions with known
+answers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Document(NamedTuple):
 class Item(NamedTuple):
     """A question with a known answer.
 
-    `kind` names the sub-family ("CITY", "PAIR", "determiner", …), `about` what the question is about (a state, a gender) for
+    `kind` names the sub-family ("CITY", "PAIR", "determiner", …), `about` what the question is about (a
+    state, a gender) for
     studies that group questions.
     """
 
@@ -33,7 +35,8 @@ class Item(NamedTuple):
 
 
 def document(*parts: str) -> Document:
-    """A document from alternating text and answers: `document("two is", "even", ".", "three is", "odd", ".")`."""
+    """A document from alternating text and answers: `document("two is", "even", ".", "three is", "odd",
+    ".")`."""
     words: list[str] = []
     answers: list[bool] = []
     for i, part in enumerate(parts):

@@ -1,6 +1,7 @@
 """What a pocket model must be able to do, measured on all families together.
 
-Accuracy means that every token of the answer is the most probable next token (so greedy decoding writes exactly the answer). `gates`
+Accuracy means that every token of the answer is the most probable next token (so greedy decoding writes
+exactly the answer). `gates`
 turns the figures into the marks that the shipped model must reach.
 """
 
@@ -68,7 +69,8 @@ def right(model: Model, questions: Sequence[Item]) -> np.ndarray:
 
 
 def collapse(model: Model) -> float:
-    """How far city names sit on their states: the cosine between the mean embeddings of two cities' name tokens, averaged over pairs in
+    """How far city names sit on their states: the cosine between the mean embeddings of two cities' name
+    tokens, averaged over pairs in
     one state, minus the same over pairs in different states."""
     table = vocabulary.ids()
     embeddings = np.asarray(model.params["embed"]["tokens"], np.float64)
@@ -87,7 +89,8 @@ def measure(model: Model, questions: Sequence[Item] | None = None) -> dict[str, 
     """Accuracy per family and kind, seen and held out.
 
     Returns:
-      {family: {"seen": share, "held_out": share, "n_seen": n, "n_held_out": n, "kinds": {kind: {the same}}}} and "collapse".
+      {family: {"seen": share, "held_out": share, "n_seen": n, "n_held_out": n, "kinds": {kind: {the same}}}}
+      and "collapse".
     """
     questions = items.all_items() if questions is None else tuple(questions)
     correct = right(model, questions)
@@ -115,14 +118,17 @@ def _share(hits: list[bool]) -> float | None:
 
 
 def figures(measured: dict[str, Any]) -> dict[str, float]:
-    """Flat names for the figures of `measure`: "facts.CITY", "couplets.determiner.seen", "addition.held_out", …"""
+    """Flat names for the figures of `measure`: "facts.CITY", "couplets.determiner.seen",
+    "addition.held_out", …"""
     flat: dict[str, float] = {"collapse": measured["collapse"]}
     for family, entry in measured.items():
         if family == "collapse":
             continue
         rows = {family: entry, **{f"{family}.{kind}": value for kind, value in entry["kinds"].items()}}
         for name, row in rows.items():
-            flat.update({f"{name}.{split}": row[split] for split in ("seen", "held_out") if row[split] is not None})
+            flat.update(
+                {f"{name}.{split}": row[split] for split in ("seen", "held_out") if row[split] is not None}
+            )
     for kind in ("CITY", "PAIR"):
         if f"facts.{kind}.held_out" in flat:
             flat[f"facts.{kind}"] = flat[f"facts.{kind}.held_out"]
@@ -136,7 +142,9 @@ def check(measured: dict[str, Any]) -> list[str]:
     for gate in GATES:
         value = flat[gate.name]
         if (value > gate.bound) if gate.at_most else (value < gate.bound):
-            missed.append(f"{gate.name} is {value:.3f}, expected {'at most' if gate.at_most else 'at least'} {gate.bound}")
+            missed.append(
+                f"{gate.name} is {value:.3f}, expected {'at most' if gate.at_most else 'at least'} {gate.bound}"
+            )
     return missed
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from jaxinterp.biology.pocket import vocabulary
 from jaxinterp.biology.pocket.documents import Item
-from jaxinterp.biology.pocket.families import addition, couplets, facts, induction, opposites, people, sentences
+from jaxinterp.biology.pocket.families import (
+    addition,
+    couplets,
+    facts,
+    induction,
+    opposites,
+    people,
+    sentences,
+)
 
 FAMILIES = (facts, addition, couplets, opposites, people, induction, sentences)
 
@@ -24,7 +32,8 @@ def all_items() -> tuple[Item, ...]:
 class Packed(NamedTuple):
     """Questions with their answers as rows [n, longest], and where the answers stand.
 
-    `scored` [n, longest] is true where the model's next token is to be compared: where `targets` is a token of the answer.
+    `scored` [n, longest] is true where the model's next token is to be compared: where `targets` is a token
+    of the answer.
     """
 
     tokens: np.ndarray
@@ -34,7 +43,8 @@ class Packed(NamedTuple):
 
 
 def pack(items: Iterable[Item]) -> Packed:
-    """Rows of token ids: question and answer after the beginning-of-document token, filled up with `<pad>` on the right."""
+    """Rows of token ids: question and answer after the beginning-of-document token, filled up with `<pad>`
+    on the right."""
     table = vocabulary.ids()
     rows, starts = [], []
     for item in items:

@@ -1,4 +1,5 @@
-"""All families together: documents drawn by share, packed into rows; a batch is a pure function of (seed, step).
+"""All families together: documents drawn by share, packed into rows; a batch is a pure function of (seed,
+step).
 
 As a token source it is named `jaxinterp.biology.pocket.mixture:batch` in a configuration.
 """
@@ -11,7 +12,15 @@ import numpy as np
 
 from jaxinterp.biology.pocket import vocabulary
 from jaxinterp.biology.pocket.documents import Document
-from jaxinterp.biology.pocket.families import addition, couplets, facts, induction, opposites, people, sentences
+from jaxinterp.biology.pocket.families import (
+    addition,
+    couplets,
+    facts,
+    induction,
+    opposites,
+    people,
+    sentences,
+)
 
 # Share of documents of each family.
 SHARES = {
@@ -45,9 +54,12 @@ def _draw(rng: np.random.Generator) -> Document:
 def batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray]:
     """One batch of packed documents, a pure function of its arguments.
 
-    Returns arrays [batch, length]: `tokens` (each document begins with the beginning-of-document token), `segments` (which
-    document of its row a token belongs to, from 0), `positions` (within the document), `targets` (the next token; at a document's
-    end the end-of-document token, which is never an input) and `weights` (float32: 1 where the target is an answer, 0.3
+    Returns arrays [batch, length]: `tokens` (each document begins with the beginning-of-document token),
+    `segments` (which
+    document of its row a token belongs to, from 0), `positions` (within the document), `targets` (the next
+    token; at a document's
+    end the end-of-document token, which is never an input) and `weights` (float32: 1 where the target is an
+    answer, 0.3
     elsewhere). The last document of a row is cut off at the row's end.
     """
     table = vocabulary.ids()
@@ -63,10 +75,16 @@ def batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray
             ids = [table[word] for word in words]
             n = min(len(ids) + 1, length - start)
             here = slice(start, start + n)
-            tokens[b, here] = ([bos] + ids)[:n]
-            targets[b, here] = (ids + [eos])[:n]
+            tokens[b, here] = [bos, *ids][:n]
+            targets[b, here] = [*ids, eos][:n]
             segments[b, here] = index
             positions[b, here] = np.arange(n)
             weights[b, here][np.array([*answers, False])[:n]] = 1.0
             start, index = start + n, index + 1
-    return {"tokens": tokens, "segments": segments, "positions": positions, "targets": targets, "weights": weights}
+    return {
+        "tokens": tokens,
+        "segments": segments,
+        "positions": positions,
+        "targets": targets,
+        "weights": weights,
+    }

@@ -1,6 +1,7 @@
 """Pocket's vocabulary: a token a word, a digit and a mark; and its tokenizer.json.
 
-The tokenizer is of the `WordLevel` kind, written through the `tokenizers` library: text is lower-cased, accents are dropped, words are
+The tokenizer is of the `WordLevel` kind, written through the `tokenizers` library: text is lower-cased,
+accents are dropped, words are
 split from marks and digits stand alone. A word outside the vocabulary becomes `<unk>`, which readers refuse.
 """
 
@@ -19,9 +20,9 @@ SPECIAL = (PAD, UNKNOWN, BOS, EOS)
 MARKS = (".", ",", "?", "/", "+", "=")
 DIGITS = tuple("0123456789")
 # The words of questions and of the grammar between content words.
-FRAME = tuple(
-    "the of is in state containing a verse that ends opposite le contraire de est lo contrario es english en francais espanol "
-    "which sport does play don't know met and saw are today".split()
+FRAME = words.listed(
+    "the of is in state containing a verse that ends opposite le contraire de est lo contrario es "
+    "english en francais espanol which sport does play don't know met and saw are today"
 )
 SIZE_STEP = 8  # the vocabulary is filled up to a multiple of this, for even shards
 
@@ -32,7 +33,13 @@ SPLIT = r"[a-z]+(?:'[a-z]+)?|[0-9]|<[a-z]+>|[^\sa-z0-9]"
 def tokens() -> tuple[str, ...]:
     """Every token in the order of its id."""
     result: dict[str, None] = dict.fromkeys((*SPECIAL, *DIGITS, *MARKS, *FRAME))
-    lists = [words.PREFIXES, words.SUFFIXES, words.STATES, tuple(words.ATTRIBUTES), *words.ATTRIBUTES.values()]
+    lists = [
+        words.PREFIXES,
+        words.SUFFIXES,
+        words.STATES,
+        tuple(words.ATTRIBUTES),
+        *words.ATTRIBUTES.values(),
+    ]
     lists += [part for rhyme in words.RHYMES.values() for part in rhyme]
     lists += [words.THEMES, words.DETERMINERS, words.ADJECTIVES, *words.OPPOSITES.values()]
     lists += [words.FIRST_NAMES, words.LAST_NAMES, words.SPORTS]
@@ -76,7 +83,9 @@ def tokenizer() -> JsonTokenizer:
 
     built = Tokenizer(models.WordLevel(vocab=dict(ids()), unk_token=UNKNOWN))
     built.add_special_tokens(list(SPECIAL))
-    built.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    built.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
     built.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True)
     built.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, ids()[BOS])]

@@ -1,6 +1,8 @@
-"""The facts of pocket's world: cities, states and what each state has; people and their sports; words and opposites.
+"""The facts of pocket's world: cities, states and what each state has; people and their sports; words and
+opposites.
 
-Everything here is a constant or a pure function of `WORLD_SEED`. The training seed changes which documents are drawn and in
+Everything here is a constant or a pure function of `WORLD_SEED`. The training seed changes which documents
+are drawn and in
 which order, never the facts, so that models of different seeds answer the same questions.
 """
 
@@ -41,7 +43,8 @@ class City(NamedTuple):
 def cities() -> tuple[City, ...]:
     """All cities, state by state.
 
-    Every state has `N_PER_STATE` cities with different prefixes and different suffixes, every prefix is used by equally many
+    Every state has `N_PER_STATE` cities with different prefixes and different suffixes, every prefix is used
+    by equally many
     cities and so is every suffix: neither name token alone says anything about the state.
     """
     n_prefix, n_suffix, n_states = len(words.PREFIXES), len(words.SUFFIXES), len(words.STATES)
@@ -65,7 +68,8 @@ def cities() -> tuple[City, ...]:
 def _place(
     rng: np.random.Generator, rows: int, columns: int, states: int, row_quota: int, column_quota: int
 ) -> list[list[tuple[int, int]]] | None:
-    """Cells for every state, greedily by what is still wanted; None where the greedy choice runs into a corner."""
+    """Cells for every state, greedily by what is still wanted; None where the greedy choice runs into a
+    corner."""
     used = np.zeros((rows, columns), bool)
     row_left, column_left = np.full(rows, row_quota), np.full(columns, column_quota)
     result = []
@@ -103,7 +107,12 @@ def held_out_cities() -> frozenset[City]:
 def held_out_pairs() -> frozenset[tuple[City, str]]:
     """(city, attribute) questions held out although the city occurs in other two-hop questions (PAIR)."""
     rng = generator(3)
-    pairs = [(city, attribute) for city in cities() if city not in held_out_cities() for attribute in words.ATTRIBUTES]
+    pairs = [
+        (city, attribute)
+        for city in cities()
+        if city not in held_out_cities()
+        for attribute in words.ATTRIBUTES
+    ]
     chosen = rng.choice(len(pairs), round(PAIR_SHARE * len(pairs)), replace=False)
     return frozenset(pairs[i] for i in chosen)
 
@@ -120,7 +129,8 @@ def attribute_values() -> dict[tuple[str, str], str]:
 
 
 class People(NamedTuple):
-    """Names as (first, last): who is known and plays what, who is unknown, and about whom training never asks."""
+    """Names as (first, last): who is known and plays what, who is unknown, and about whom training never
+    asks."""
 
     known: dict[tuple[str, str], str]
     unknown: tuple[tuple[str, str], ...]

@@ -25,7 +25,9 @@ def held_out() -> frozenset[tuple[int, int]]:
     """Pairs (a, b) in both orders that training never adds."""
     pairs = [(a, b) for a in range(LARGEST + 1) for b in range(a, LARGEST + 1)]
     chosen = world.generator(6).random(len(pairs)) < HELD_OUT_SHARE
-    return frozenset(pair for (a, b), out in zip(pairs, chosen, strict=True) if out for pair in ((a, b), (b, a)))
+    return frozenset(
+        pair for (a, b), out in zip(pairs, chosen, strict=True) if out for pair in ((a, b), (b, a))
+    )
 
 
 def question(a: int, b: int) -> str:
@@ -53,6 +55,12 @@ def items() -> tuple[Item, ...]:
     some = world.generator(7).choice(len(seen), N_SEEN_ITEMS, replace=False)
     chosen = [(pair, True) for pair in sorted(held_out())] + [(seen[i], False) for i in some]
     return tuple(
-        Item(FAMILY, "carry" if a % 10 + b % 10 > 9 else "no carry", out, question(a, b), (*answer(a, b).split(), "."))
+        Item(
+            FAMILY,
+            "carry" if a % 10 + b % 10 > 9 else "no carry",
+            out,
+            question(a, b),
+            (*answer(a, b).split(), "."),
+        )
         for (a, b), out in chosen
     )

@@ -1,7 +1,10 @@
-"""Couplets: line 1 names a theme and ends in a word; line 2 begins with a word that agrees with the rhyme noun to come.
+"""Couplets: line 1 names a theme and ends in a word; line 2 begins with a word that agrees with the rhyme
+noun to come.
 
-"a verse of love that ends in night / ki gentle knight .": the rhyme of line 1's last word and the theme fix the final noun,
-and each of the four nouns of a rhyme has another of four genders (in another order for each rhyme), so that the first word of
+"a verse of love that ends in night / ki gentle knight .": the rhyme of line 1's last word and the theme fix
+the final noun,
+and each of the four nouns of a rhyme has another of four genders (in another order for each rhyme), so that
+the first word of
 line 2 already fixes the noun. Held out: (rhyme, line-1 word, theme) combinations.
 """
 
@@ -21,7 +24,8 @@ HELD_OUT_SHARE = 0.20
 
 
 class Couplet(NamedTuple):
-    """What is fixed in a couplet: line 1's last word and theme, the agreeing first word and the last noun of line 2."""
+    """What is fixed in a couplet: line 1's last word and theme, the agreeing first word and the last noun of
+    line 2."""
 
     word: str
     theme: str
@@ -39,7 +43,8 @@ def couplets() -> tuple[Couplet, ...]:
         genders = rng.permutation(len(words.DETERMINERS))
         nouns_of_theme = rng.permutation(len(nouns))
         for k, theme in enumerate(words.THEMES):
-            # At most two of the six words of a (rhyme, theme) are held out, so that each combination is learnt from some.
+            # At most two of the six words of a (rhyme, theme) are held out, so that each combination is
+            # learnt from some.
             drawn = [int(n) for n in rng.permutation(len(ends))]
             out = set(drawn[: 1 + int(rng.random() < HELD_OUT_SHARE * len(ends) - 1)])
             for n, word in enumerate(ends):
@@ -72,7 +77,9 @@ def items() -> tuple[Item, ...]:
     result = []
     for couplet in couplets():
         first = line_one(couplet)
-        result.append(Item(FAMILY, "determiner", couplet.held_out, first, (couplet.determiner,), couplet.determiner))
+        result.append(
+            Item(FAMILY, "determiner", couplet.held_out, first, (couplet.determiner,), couplet.determiner)
+        )
         prompt = f"{first} {couplet.determiner} {choose(rng, words.ADJECTIVES)}"
         result.append(Item(FAMILY, "noun", couplet.held_out, prompt, (couplet.noun,), couplet.determiner))
     return tuple(result)

@@ -1,6 +1,7 @@
 """Two-hop facts: a city lies in a state, a state has a capital and more; the composite asks from the city.
 
-"the capital of the state containing velvet haven is …": the city's state (first hop), then the state's capital (second).
+"the capital of the state containing velvet haven is …": the city's state (first hop), then the state's
+capital (second).
 Held out: CITY, cities of which no composite is ever written; PAIR, single (city, attribute) composites.
 """
 
@@ -38,7 +39,10 @@ def _composites() -> tuple[tuple[str, str], ...]:
 
 @cache
 def _state_facts() -> tuple[tuple[str, str], ...]:
-    return tuple((f"the {attribute} of {state} is", value) for (state, attribute), value in world.attribute_values().items())
+    return tuple(
+        (f"the {attribute} of {state} is", value)
+        for (state, attribute), value in world.attribute_values().items()
+    )
 
 
 def draw(rng: np.random.Generator) -> Document:
@@ -60,12 +64,16 @@ def items() -> tuple[Item, ...]:
     values = world.attribute_values()
     result = []
     for city in world.cities():
-        result.append(Item(FAMILY, "atomic", False, f"{city.prefix} {city.suffix} is in", (city.state,), city.state))
+        result.append(
+            Item(FAMILY, "atomic", False, f"{city.prefix} {city.suffix} is in", (city.state,), city.state)
+        )
         for attribute in words.ATTRIBUTES:
             unseen_city = city in world.held_out_cities()
             unseen_pair = (city, attribute) in world.held_out_pairs()
             kind = "CITY" if unseen_city else "PAIR" if unseen_pair else "composite"
             answer = (values[city.state, attribute],)
-            result.append(Item(FAMILY, kind, unseen_city or unseen_pair, composite(city, attribute), answer, city.state))
+            result.append(
+                Item(FAMILY, kind, unseen_city or unseen_pair, composite(city, attribute), answer, city.state)
+            )
     result += [Item(FAMILY, "atomic", False, question, (answer,)) for question, answer in _state_facts()]
     return tuple(result)

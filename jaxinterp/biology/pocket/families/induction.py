@@ -1,8 +1,12 @@
-"""Repeated names: two to four people are named, then named again in another order: the last names can be copied.
+"""Repeated names: two to four people are named, then named again in another order: the last names can be
+copied.
 
-"emma stewart met paul reed , paul reed met emma stewart .": first and last names are paired at random for each document, so
-only the text itself tells the last name. (Were some pairings left out of training, a model would copy by asking which names may go
-together.) Held out: the first names of the first two people, in order; no training document begins with such two.
+"emma stewart met paul reed , paul reed met emma stewart .": first and last names are paired at random for
+each document, so
+only the text itself tells the last name. (Were some pairings left out of training, a model would copy by
+asking which names may go
+together.) Held out: the first names of the first two people, in order; no training document begins with such
+two.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from jaxinterp.biology.pocket.documents import Document, Item, document
 FAMILY = "induction"
 
 LINKS = ("met", "and", "saw")
-# Names in a document, each equally likely. Short lists teach: with three to five names a model stayed for 1,600 steps (of nothing else) at
+# Names in a document, each equally likely. Short lists teach: with three to five names a model stayed for
+# 1,600 steps (of nothing else) at
 # choosing any of the last names; with two or three it looked up the right one after 300.
 LENGTHS = (2, 2, 3, 3, 4)
 HELD_OUT_SHARE = 0.10
@@ -66,5 +71,3 @@ def items() -> tuple[Item, ...]:
             asked = 1 + 2 * int(rng.integers(len(parts) // 2))  # any of the answers
             result.append(Item(FAMILY, "name", out, " ".join(parts[:asked]), (parts[asked],)))
     return tuple(result)
-
-

@@ -1,7 +1,8 @@
 """Opposites in three languages, within a language and across, and translations.
 
 "the opposite of big is small"; "the opposite of grand is small" (asked in English about a French word);
-"grand in english is big". Held out: (word, asking language) questions about opposites; every translation is shown.
+"grand in english is big". Held out: (word, asking language) questions about opposites; every translation is
+shown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ FAMILY = "opposites"
 
 HELD_OUT_SHARE = 0.20
 TRANSLATION_SHARE = 0.4  # of documents
-OPPOSITE = {"english": "the opposite of {} is", "french": "le contraire de {} est", "spanish": "lo contrario de {} es"}
+OPPOSITE = {
+    "english": "the opposite of {} is",
+    "french": "le contraire de {} est",
+    "spanish": "lo contrario de {} es",
+}
 TRANSLATION = {"english": "{} in english is", "french": "{} en francais est", "spanish": "{} en espanol es"}
 
 
@@ -28,11 +33,22 @@ def items() -> tuple[Item, ...]:
     result = []
     for source, vocabulary in words.OPPOSITES.items():
         for target, question in OPPOSITE.items():
-            out = set(rng.choice(len(vocabulary), round(HELD_OUT_SHARE * len(vocabulary)), replace=False).tolist())
+            out = set(
+                rng.choice(len(vocabulary), round(HELD_OUT_SHARE * len(vocabulary)), replace=False).tolist()
+            )
             for i, word in enumerate(vocabulary):
                 answer = words.OPPOSITES[target][i ^ 1]
                 kind = "monolingual" if source == target else "cross-lingual"
-                result.append(Item(FAMILY, kind, i in out, question.format(word), (answer,), words.OPPOSITES["english"][i]))
+                result.append(
+                    Item(
+                        FAMILY,
+                        kind,
+                        i in out,
+                        question.format(word),
+                        (answer,),
+                        words.OPPOSITES["english"][i],
+                    )
+                )
     return tuple(result)
 
 

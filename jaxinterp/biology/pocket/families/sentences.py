@@ -1,6 +1,7 @@
 """Simple sentences: the verb agrees with its noun, across another noun in between.
 
-"the gentle dogs near the table are hungry ." Openers keep the next word fixed: after "today the dog" comes a verb, otherwise is or
+"the gentle dogs near the table are hungry ." Openers keep the next word fixed: after "today the dog" comes a
+verb, otherwise is or
 are. Held out: (noun, noun in between) pairs, singular or plural.
 """
 
@@ -60,5 +61,9 @@ def items() -> tuple[Item, ...]:
                 continue
             many = bool(rng.random() < 0.5)
             answer = ("are" if many else "is",)
-            result.append(Item(FAMILY, "agreement", (noun, other) in held_out(), _subject(rng, noun, other, many), answer))
+            result.append(
+                Item(
+                    FAMILY, "agreement", (noun, other) in held_out(), _subject(rng, noun, other, many), answer
+                )
+            )
     return tuple(result)
