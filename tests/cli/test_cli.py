@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import jax
+import jsonschema
 import numpy as np
 import pytest
 
@@ -78,6 +79,24 @@ def test_trace_prints_saves_and_reproduces(
     (tmp_path / "changed.json").write_text(json.dumps(changed))
     assert main(["reproduce", str(tmp_path / "changed.json"), *options]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("convention", ["paper", "circuit-tracer"])
+def test_json_graphs_follow_neuronpedias_schema(
+    folders: tuple[str, str], tmp_path: Path, convention: str
+) -> None:
+    schema = json.loads(shared("cases/graphs/schema/neuronpedia-graph-schema.json").read_text())
+    out = tmp_path / "graph.json"
+    assert main(trace_command(folders, "--out", str(out), "--convention", convention)) == 0
+    graph = json.loads(out.read_text())
+    jsonschema.validate(graph, schema)
+    ids = [node["node_id"] for node in graph["nodes"]]
+    assert len(set(ids)) == len(ids)
+    assert all(node["jsNodeId"] == node["node_id"] for node in graph["nodes"])
+    assert {end for link in graph["links"] for end in (link["source"], link["target"])} <= set(ids)
+    targets = [node for node in graph["nodes"] if node["feature_type"] == "logit"]
+    assert targets
+    assert all("(p=" in node["clerp"] and node["token_prob"] > 0 for node in targets)
 
 
 def test_thresholds_caps_and_conventions(folders: tuple[str, str], tmp_path: Path) -> None:
