@@ -36,6 +36,8 @@ class StreamConfig:
       shuffle: permute the rows of a pool; without it batches are runs of neighbouring tokens.
       reuse: how many times a pool is gone through, each time in another order, before the next is made.
       first_tokens: whether the first token of every document is used.
+      keep: pools kept in memory, the oldest dropped first; with a limited text this can spare the model from
+        running over the same text again. One pool takes 8 · L · D bytes a token in float32.
       microbatch: sequences that go through the model at a time; 0 means a whole text batch.
     """
 
@@ -43,11 +45,12 @@ class StreamConfig:
     shuffle: bool = True
     reuse: int = 1
     first_tokens: bool = True
+    keep: int = 1
     microbatch: int = 16
 
     def __post_init__(self) -> None:
-        if self.text_batches < 1 or self.reuse < 1 or self.microbatch < 0:
-            raise InputError("stream: text_batches and reuse must be at least 1, microbatch at least 0")
+        if self.text_batches < 1 or self.reuse < 1 or self.keep < 1 or self.microbatch < 0:
+            raise InputError("stream: text_batches, reuse and keep must be at least 1, microbatch at least 0")
 
 
 @partial(jax.jit, static_argnames=("config", "sites"))
@@ -90,7 +93,7 @@ class Stream:
         self.model, self.sites, self.source, self.rows, self.seed = model, sites, source, rows, seed
         self.config, self.mesh = config or StreamConfig(), mesh
         self._steps: int | None = None
-        self._pool: tuple[int, tuple[Array, ...], np.ndarray] | None = None
+        self._pools: dict[int, tuple[tuple[Array, ...], np.ndarray]] = {}
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
     def batch(self, step: int) -> tuple[Array, ...]:
@@ -106,18 +109,20 @@ class Stream:
 
     def pool(self, index: int) -> tuple[tuple[Array, ...], np.ndarray]:
         """All rows of pool ``index`` for every site, and the numbers of the usable rows."""
-        if self._pool is None or self._pool[0] != index:
-            self._pool = None  # free the old pool before the new one is made
-            count = self.config.text_batches
+        count = self.config.text_batches
+        if self.source.limit and self.source.limit % count == 0:
+            index %= self.source.limit // count
+        if index not in self._pools:
+            while len(self._pools) >= self.config.keep:
+                del self._pools[next(iter(self._pools))]  # before the new one is made
             batches = [self.source.batch(index * count + i) for i in range(count)]
             values = [activations(self.model, batch, self.sites, self.config, self.mesh) for batch in batches]
             joined = tuple(jnp.concatenate(parts, axis=1) for parts in zip(*values, strict=True))
-            used = np.concatenate([self._usable(batch).reshape(-1) for batch in batches])
-            usable = np.flatnonzero(used).astype(np.int32)
+            usable = np.flatnonzero(np.concatenate([self._usable(batch).reshape(-1) for batch in batches]))
             if not usable.size:
                 raise InputError("the text has no usable token in a whole pool of activations")
-            self._pool = index, joined, usable
-        return self._pool[1], self._pool[2]
+            self._pools[index] = joined, usable.astype(np.int32)
+        return self._pools[index]
 
     def _usable(self, batch: Batch) -> np.ndarray:
         return batch.use if self.config.first_tokens else batch.use & (batch.positions > 0)

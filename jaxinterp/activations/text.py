@@ -62,10 +62,14 @@ class Batch(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Text: ``batch(index)`` is a pure function; every batch has ``tokens`` tokens."""
+    """Text: ``batch(index)`` is a pure function; every batch has ``tokens`` tokens.
+
+    ``limit`` is how many different batches there are, 0 for no limit: ``batch(i) == batch(i + limit)``.
+    """
 
     batch: Callable[[int], Batch]
     tokens: int
+    limit: int = 0
 
 
 def plain(tokens: np.ndarray, use: np.ndarray | None = None) -> Batch:
@@ -102,7 +106,7 @@ def make_source(config: TextConfig, model: Model, seed: int) -> Source:
     else:
         batch = _from_function(config, model, seed)
     size = config.batch * config.length
-    return Source(_limited(batch, config.limit) if config.limit else batch, size)
+    return Source(_limited(batch, config.limit) if config.limit else batch, size, config.limit)
 
 
 def with_batch(config: TextConfig, batch: int) -> TextConfig:

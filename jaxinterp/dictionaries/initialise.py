@@ -63,7 +63,8 @@ def from_data(
 def set_firing_rate(params: Tree, config: DictionaryConfig, x: Array, rate: float) -> dict[str, Any]:
     """Encoder biases for which every feature is active on a share ``rate`` of the rows of ``x [L, R, D]``."""
     h = kind_of(config).pre_activations({**params, "b_enc": jnp.zeros_like(params["b_enc"])}, config, x)
-    cut = jnp.quantile(h, 1 - rate, axis=1)
+    keep = max(1, round(rate * h.shape[1]))
+    cut = jnp.min(jax.lax.top_k(jnp.swapaxes(h, 1, 2), keep)[0], axis=-1)
     threshold = params["threshold"] if "threshold" in params else jnp.zeros_like(cut)
     return {**params, "b_enc": threshold - cut}
 

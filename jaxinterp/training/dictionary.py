@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinterp.activations import Stream, StreamConfig, TextConfig, make_source
 from jaxinterp.checkpoints.load import load_model
@@ -48,12 +49,14 @@ class StartConfig:
       data_points: start encoders and decoders at noisy data points; else at random.
       noise: share of a random direction in them.
       decoder: length of a feature's joined decoder at the start.
+      rows: how many rows the start is made from.
       rate: share of rows on which a feature fires at the start; None leaves encoder biases at zero.
     """
 
     data_points: bool = True
     noise: float = 0.1
     decoder: float = 1.0
+    rows: int = 8192
     rate: float | None = 0.02
 
 
@@ -131,7 +134,7 @@ def init(run: DictionaryRun, config: DictionaryConfig, key: Array, x: Array, y: 
     params = {**params, "threshold": jnp.full_like(params["threshold"], run.sparsity.threshold)}
     if run.start.rate is not None:
         params = initialise.set_firing_rate(params, config, x, run.start.rate)
-    params, control = make_gate(run.sparsity).init(params)
+    params, control = make_gate(run.sparsity).init(params, kind_of(config).decoder_norms(params, config))
     return {
         "params": params,
         "control": control,
@@ -242,7 +245,7 @@ def task(run: DictionaryRun) -> Task:
 
     def start(key: Array) -> dict[str, Any]:
         (x, y), usable = stream.pool(0)
-        rows = jnp.asarray(usable[: 16 * config.n_features])
+        rows = jnp.asarray(np.random.default_rng(run.seed).permutation(usable)[: run.start.rows])
         return jax.jit(partial(init, run, config))(key, x[:, rows], y[:, rows])
 
     def abstract() -> Tree:

@@ -50,7 +50,7 @@ class Gate(NamedTuple):
     """Pure functions; ``control`` is what a gate keeps between steps, a dict of arrays.
 
     Attributes:
-      init: ``(params)`` → ``(params, control)``: the trainable parameters as this gate stores them.
+      init: ``(params, norms [L, N])`` → ``(params, control)``: the trainable parameters as this gate stores them.
       apply: ``(params, norms [L, N], control, h [L, R, N], progress)`` → activations ``[L, R, N]`` and a
         dict of weighted penalties, each ``[L]``. ``progress`` runs from 0 to 1 over training.
       update: ``(control, l0 [L], progress)`` → control after a step.
@@ -58,7 +58,7 @@ class Gate(NamedTuple):
       plain: ``(params, norms [L, N], control)`` → parameters as the dictionary's kind declares them.
     """
 
-    init: Callable[[Tree], tuple[Tree, dict[str, Array]]]
+    init: Callable[[Tree, Array], tuple[Tree, dict[str, Array]]]
     apply: Callable[[Tree, Array, dict[str, Array], Array, Array], tuple[Array, dict[str, Array]]]
     update: Callable[[dict[str, Array], Array, Array], dict[str, Array]]
     thresholds: Callable[[Tree, Array, dict[str, Array]], Array]

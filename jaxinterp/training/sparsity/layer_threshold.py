@@ -23,10 +23,9 @@ def gate(config: SparsityConfig) -> Gate:
     if config.l0 is None:
         raise InputError("sparsity: the method layer-threshold needs a target, l0")
 
-    def init(params: Tree) -> tuple[Tree, dict[str, Array]]:
+    def init(params: Tree, norms: Array) -> tuple[Tree, dict[str, Array]]:
         params = {name: value for name, value in params.items() if name != "threshold"}
-        layers, dtype = params["b_dec"].shape[0], params["b_dec"].dtype
-        return params, {"threshold": jnp.full((layers,), config.threshold, dtype)}
+        return params, {"threshold": config.threshold * jnp.mean(norms, axis=1)}
 
     def thresholds(params: Tree, norms: Array, control: dict[str, Array]) -> Array:
         del params

@@ -22,7 +22,8 @@ def gate(config: SparsityConfig) -> Gate:
     if config.variant not in VARIANTS:
         raise InputError(f"sparsity: variant is {config.variant!r}, expected one of {', '.join(VARIANTS)}")
 
-    def init(params: Tree) -> tuple[Tree, dict[str, Array]]:
+    def init(params: Tree, norms: Array) -> tuple[Tree, dict[str, Array]]:
+        del norms
         start = jnp.full_like(params["threshold"], config.threshold)
         layers = params["threshold"].shape[0]
         coefficient = jnp.full((layers,), config.coefficient, params["threshold"].dtype)
