@@ -2,12 +2,9 @@
 cosine.
 
 Pure functions and the `Task` that `training.loop.run` drives. Batches come from a token source, a function
-named in the
-configuration as "module:function" and called as source(seed, step, batch, length) -> dict of arrays [batch,
-length]: `tokens`, and
-optionally `segments`, `positions`, `targets` and `weights`. It must be a pure function, so that an
-interrupted run resumes
-with the same batches.
+named in the configuration as "module:function" and called as source(seed, step, batch, length) -> dict of
+arrays [batch, length]: `tokens`, and optionally `segments`, `positions`, `targets` and `weights`. It must be
+a pure function, so that an interrupted run resumes with the same batches.
 """
 
 from __future__ import annotations
@@ -56,8 +53,7 @@ class LanguageModelConfig:
       learning_rate, warmup, final: peak rate, share of the steps that rises to it, share of the peak reached
         at the end.
       beta1, beta2, weight_decay, clip: AdamW's; decay is decoupled (times the rate), on matrices and
-        embeddings only; clip is on
-        the global norm of the gradient.
+        embeddings only; clip is on the global norm of the gradient.
       tokenizer: "module:function" that gives the model's tokenizer, or None.
       checks: "module:function" called with the model, whose dict of figures is written at evaluations and at
         the end, or None.
@@ -136,8 +132,7 @@ def _flat_mlp(params: Tree, config: ModelConfig) -> MlpSwap:
     """The model's own MLPs, run on all tokens as one row.
 
     On CPUs the gradient of a product over two leading dimensions copies its transposed operands, which costs
-    a third of a
-    training step; with one leading dimension it does not.
+    a third of a training step; with one leading dimension it does not.
     """
 
     def step(carry: None, layer: int, reads: Reads) -> tuple[None, Array]:
@@ -203,7 +198,8 @@ def to_model(config: LanguageModelConfig, state: dict[str, Any]) -> Model:
 
 def task(config: LanguageModelConfig) -> Task:
     """The run that `training.loop.run` drives. It ends with `out/model`, a native model folder, and
-    `out/card.json`."""
+    `out/card.json`.
+    """
     source = look_up(config.tokens)
     checks = look_up(config.checks) if config.checks else None
 
@@ -233,7 +229,8 @@ def task(config: LanguageModelConfig) -> Task:
 
 def shardings(config: LanguageModelConfig, mesh: Mesh, abstract: Tree) -> tuple[Tree, Tree]:
     """Shardings of the state (parameters and their moments by the declared axes, the rest everywhere) and of
-    batches (by rows)."""
+    batches (by rows).
+    """
     from jax.sharding import NamedSharding, PartitionSpec
 
     by_path = dict(paths(weights.shardings(declare(config.model), mesh)))

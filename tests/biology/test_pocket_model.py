@@ -43,8 +43,7 @@ def test_gates_can_be_missed(pocket: Model) -> None:
     from jaxinterp.biology.pocket import world
 
     # Put every city's name tokens on its state: the two-hop case would be fake, and the gate says so. Tokens
-    # are shared by
-    # cities of several states, so the first state a token meets wins; that is enough.
+    # are shared by cities of several states, so the first state a token meets wins; that is enough.
     rows = {
         table[getattr(c, part)]: table[c.state] for c in world.cities()[:16] for part in ("prefix", "suffix")
     }

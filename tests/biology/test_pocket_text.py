@@ -65,6 +65,23 @@ def test_batches_are_a_pure_function_of_seed_and_step() -> None:
     assert not np.array_equal(mixture.batch(4, 7, 4, 64)["tokens"], first["tokens"])
 
 
+def test_training_begins_with_more_lists_and_goes_on_with_the_mixture() -> None:
+    for step in (0, mixture.START_STEPS - 1):
+        np.testing.assert_array_equal(
+            mixture.training_batch(0, step, 2, 64)["tokens"], mixture.training_batch(0, step, 2, 64)["tokens"]
+        )
+    later = mixture.START_STEPS
+    np.testing.assert_array_equal(
+        mixture.training_batch(0, later, 2, 64)["tokens"], mixture.batch(0, later, 2, 64)["tokens"]
+    )
+
+    def lists(start: bool) -> float:
+        drawn = [mixture.document(0, row, 0, start).words[0] in words.FIRST_NAMES for row in range(2000)]
+        return float(np.mean(drawn))
+
+    assert abs(lists(True) - mixture.START_INDUCTION) < 0.04 and abs(lists(False) - 0.14) < 0.03
+
+
 def test_packing_keeps_documents_apart() -> None:
     batch = mixture.batch(0, 0, 8, 64)
     bos, eos = vocabulary.ids()[vocabulary.BOS], vocabulary.ids()[vocabulary.EOS]

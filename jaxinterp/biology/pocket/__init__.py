@@ -1,6 +1,5 @@
 """Pocket: the bundled small model, the text it was trained on and the checks it must pass.
 
-`world` holds the facts, `families` one kind of document each, `mixture` packs documents into batches,
-`items` are the
-questions with known answers, `vocabulary` the words, `gates` the marks a trained model must reach.
+`world` holds the facts, `families` one kind of document each, `mixture` packs documents into batches, `items`
+are the questions with known answers, `vocabulary` the words, `gates` the marks a trained model must reach.
 """

@@ -1,8 +1,7 @@
 """The card of the shipped model: recipe, accuracies of every seed, and which seed is shipped.
 
-`python -m jaxinterp.biology.pocket.card OUT0 OUT1 OUT2` takes finished runs of configs/pocket/model.yaml
-with different seeds, the shipped
-one first, and writes the bundled model folder with its card.
+`python -m jaxinterp.biology.pocket.card OUT0 OUT1 OUT2` takes finished runs of configs/pocket/model.yaml with
+different seeds, the shipped one first, and writes the bundled model folder with its card.
 """
 
 from __future__ import annotations

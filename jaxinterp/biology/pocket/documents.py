@@ -1,5 +1,6 @@
 """What a family of documents makes: short documents with their answers marked, and questions with known
-answers."""
+answers.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,7 @@ class Item(NamedTuple):
     """A question with a known answer.
 
     `kind` names the sub-family ("CITY", "PAIR", "determiner", …), `about` what the question is about (a
-    state, a gender) for
-    studies that group questions.
+    state, a gender) for studies that group questions.
     """
 
     family: str
@@ -36,7 +36,8 @@ class Item(NamedTuple):
 
 def document(*parts: str) -> Document:
     """A document from alternating text and answers: `document("two is", "even", ".", "three is", "odd",
-    ".")`."""
+    ".")`.
+    """
     words: list[str] = []
     answers: list[bool] = []
     for i, part in enumerate(parts):

@@ -1,8 +1,7 @@
 """What a pocket model must be able to do, measured on all families together.
 
 Accuracy means that every token of the answer is the most probable next token (so greedy decoding writes
-exactly the answer). `gates`
-turns the figures into the marks that the shipped model must reach.
+exactly the answer). `gates` turns the figures into the marks that the shipped model must reach.
 """
 
 from __future__ import annotations
@@ -70,8 +69,8 @@ def right(model: Model, questions: Sequence[Item]) -> np.ndarray:
 
 def collapse(model: Model) -> float:
     """How far city names sit on their states: the cosine between the mean embeddings of two cities' name
-    tokens, averaged over pairs in
-    one state, minus the same over pairs in different states."""
+    tokens, averaged over pairs in one state, minus the same over pairs in different states.
+    """
     table = vocabulary.ids()
     embeddings = np.asarray(model.params["embed"]["tokens"], np.float64)
     cities = world.cities()
@@ -118,8 +117,9 @@ def _share(hits: list[bool]) -> float | None:
 
 
 def figures(measured: dict[str, Any]) -> dict[str, float]:
-    """Flat names for the figures of `measure`: "facts.CITY", "couplets.determiner.seen",
-    "addition.held_out", …"""
+    """Flat names for the figures of `measure`: "facts.CITY", "couplets.determiner.seen", "addition.held_out",
+    …
+    """
     flat: dict[str, float] = {"collapse": measured["collapse"]}
     for family, entry in measured.items():
         if family == "collapse":

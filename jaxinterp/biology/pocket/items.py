@@ -43,8 +43,9 @@ class Packed(NamedTuple):
 
 
 def pack(items: Iterable[Item]) -> Packed:
-    """Rows of token ids: question and answer after the beginning-of-document token, filled up with `<pad>`
-    on the right."""
+    """Rows of token ids: question and answer after the beginning-of-document token, filled up with `<pad>` on
+    the right.
+    """
     table = vocabulary.ids()
     rows, starts = [], []
     for item in items:

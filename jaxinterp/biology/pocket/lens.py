@@ -1,10 +1,8 @@
 """The logit lens on two-hop questions: the state can be read before the answer.
 
 After each layer the residual stream at the last position goes through the final norm and the unembedding; we
-ask whether the true
-state beats the other states, and the true answer the other values of the same attribute. Questions are about
-held-out
-cities, so the answer cannot have been remembered.
+ask whether the true state beats the other states, and the true answer the other values of the same attribute.
+Questions are about held-out cities, so the answer cannot have been remembered.
 """
 
 from __future__ import annotations
@@ -35,7 +33,8 @@ def by_layer(model: Model, questions: Sequence[Item]) -> np.ndarray:
 
 def two_hop(model: Model, kind: str = "CITY") -> dict[str, Any]:
     """Shares [L + 1] of questions whose true state leads the states, and whose true answer leads its
-    attribute's values."""
+    attribute's values.
+    """
     questions = [item for item in items.all_items() if item.family == "facts" and item.kind == kind]
     logits, table = by_layer(model, questions), vocabulary.ids()
     states = [table[state] for state in words.STATES]

@@ -32,36 +32,48 @@ SHARES = {
     people: 0.08,
     sentences: 0.03,
 }
+# Training begins with many lists of names: looking names up is learnt all at once after a long plateau, which
+# takes most of a training at the share above and less than this at the share below.
+START_STEPS = 1500
+START_INDUCTION = 0.50
 OTHER_WEIGHT = 0.3  # of a token that is not an answer; answers count 1
 
 
 @cache
-def _bounds() -> np.ndarray:
+def _bounds(start: bool) -> np.ndarray:
     shares = np.array(list(SHARES.values()))
+    if start:
+        induced = list(SHARES).index(induction)
+        shares *= (1 - START_INDUCTION) / (shares.sum() - shares[induced])
+        shares[induced] = START_INDUCTION
     return np.cumsum(shares) / shares.sum()
 
 
-def document(seed: int, row: int, index: int) -> Document:
-    """The index-th document of a row of the stream of this seed."""
-    return _draw(np.random.default_rng([seed, row, index]))
-
-
-def _draw(rng: np.random.Generator) -> Document:
-    family = tuple(SHARES)[int(np.searchsorted(_bounds(), rng.random(), side="right"))]
+def document(seed: int, row: int, index: int, start: bool = False) -> Document:
+    """The index-th document of a row of the stream of this seed; `start` takes the shares of the beginning."""
+    rng = np.random.default_rng([seed, row, index])
+    family = tuple(SHARES)[int(np.searchsorted(_bounds(start), rng.random(), side="right"))]
     return family.draw(rng)
+
+
+def training_batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray]:
+    """`batch` as the model's training takes it: the first `START_STEPS` steps have more lists of names."""
+    return _pack(seed, step, batch, length, step < START_STEPS)
 
 
 def batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray]:
     """One batch of packed documents, a pure function of its arguments.
 
     Returns arrays [batch, length]: `tokens` (each document begins with the beginning-of-document token),
-    `segments` (which
-    document of its row a token belongs to, from 0), `positions` (within the document), `targets` (the next
-    token; at a document's
-    end the end-of-document token, which is never an input) and `weights` (float32: 1 where the target is an
-    answer, 0.3
-    elsewhere). The last document of a row is cut off at the row's end.
+    `segments` (which document of its row a token belongs to, from 0), `positions` (within the document),
+    `targets` (the next token; at a document's end the end-of-document token, which is never an input) and
+    `weights` (float32: 1 where the target is an answer, 0.3 elsewhere). The last document of a row is cut off
+    at the row's end.
     """
+    return _pack(seed, step, batch, length, False)
+
+
+def _pack(seed: int, step: int, batch: int, length: int, first: bool) -> dict[str, np.ndarray]:
     table = vocabulary.ids()
     bos, eos = table[vocabulary.BOS], table[vocabulary.EOS]
     shape = (batch, length)
@@ -71,7 +83,7 @@ def batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray
     for b in range(batch):
         start, index = 0, 0
         while start < length:
-            words, answers = document(seed, step * batch + b, index)
+            words, answers = document(seed, step * batch + b, index, first)
             ids = [table[word] for word in words]
             n = min(len(ids) + 1, length - start)
             here = slice(start, start + n)

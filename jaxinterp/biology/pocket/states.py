@@ -1,12 +1,10 @@
 """State features: do two-hop answers pass through features that stand for the city's state?
 
 A state's feature is one that fires on at least 80 % of the seen two-hop prompts of that state and on at most
-10 % of those of other
-states; it is labelled on seen cities only. On prompts about held-out cities, which the model answers rightly
-without ever having
-been shown them, we ask whether such a feature survives pruning, and which share of the influence on the
-answer passes
-through them, beside the same number of active features taken at random.
+10 % of those of other states; it is labelled on seen cities only. On prompts about held-out cities, which the
+model answers rightly without ever having been shown them, we ask whether such a feature survives pruning, and
+which share of the influence on the answer passes through them, beside the same number of active features
+taken at random.
 
 Letters: B prompts, T position, L layers, N features.
 """
@@ -45,7 +43,8 @@ Feature = tuple[int, int]
 
 class PromptResult(NamedTuple):
     """One held-out prompt: how many state-feature nodes it has before and after pruning, and the shares of
-    influence."""
+    influence.
+    """
 
     prompt: str
     state: str
@@ -67,8 +66,7 @@ def _fires(
 
 
 def fires(model: Model, dictionary: Dictionary, questions: Sequence[Item]) -> np.ndarray:
-    """[B, L, N] bool: whether a feature is active at any token of a question, the first (start) token
-    apart."""
+    """[B, L, N] bool: whether a feature is active at any token of a question, the first (start) token apart."""
     packed = [vocabulary.encode(item.prompt) for item in questions]
     if len({len(row) for row in packed}) != 1:
         raise ValueError("two-hop questions are all of one length")
@@ -98,8 +96,7 @@ def passing_share(graph: Graph, through: np.ndarray, target: int) -> float:
     """Share of the influence on one target that passes through a set of nodes.
 
     Influence runs from the target backwards along edges, divided in proportion to their absolute weights,
-    until it ends in tokens,
-    errors and biases. The share is that of the runs that meet the set at all.
+    until it ends in tokens, errors and biases. The share is that of the runs that meet the set at all.
 
     Args:
       graph: a whole graph.
@@ -122,7 +119,8 @@ def study_prompt(
     **settings: Any,
 ) -> PromptResult | None:  # fmt: skip
     """Trace one question and see what passes through the state's features; None where the answer is no
-    target."""
+    target.
+    """
     graph = trace(model, dictionary, question.prompt, **settings)
     nodes = graph.nodes
     answer = vocabulary.ids()[question.answer[0]]
@@ -184,7 +182,8 @@ def study(model: Model, dictionary: Dictionary, limit: int | None = None, **sett
 
 def main(arguments: Sequence[str]) -> None:
     """Print the study of a dictionary (a folder or a bundled name) as JSON: `python -m
-    jaxinterp.biology.pocket.states pocket-clt 60`."""
+    jaxinterp.biology.pocket.states pocket-clt 60`.
+    """
     from jaxinterp.checkpoints import load_model
     from jaxinterp.dictionaries.load import load_dictionary
 

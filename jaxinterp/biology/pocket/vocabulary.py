@@ -1,8 +1,8 @@
 """Pocket's vocabulary: a token a word, a digit and a mark; and its tokenizer.json.
 
 The tokenizer is of the `WordLevel` kind, written through the `tokenizers` library: text is lower-cased,
-accents are dropped, words are
-split from marks and digits stand alone. A word outside the vocabulary becomes `<unk>`, which readers refuse.
+accents are dropped, words are split from marks and digits stand alone. A word outside the vocabulary becomes
+`<unk>`, which readers refuse.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The words of pocket's world, by what they are for. A word has one use, so that a feature about it has one
-meaning."""
+meaning.
+"""
 
 from __future__ import annotations
 

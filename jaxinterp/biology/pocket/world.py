@@ -2,8 +2,7 @@
 opposites.
 
 Everything here is a constant or a pure function of `WORLD_SEED`. The training seed changes which documents
-are drawn and in
-which order, never the facts, so that models of different seeds answer the same questions.
+are drawn and in which order, never the facts, so that models of different seeds answer the same questions.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ def cities() -> tuple[City, ...]:
     """All cities, state by state.
 
     Every state has `N_PER_STATE` cities with different prefixes and different suffixes, every prefix is used
-    by equally many
-    cities and so is every suffix: neither name token alone says anything about the state.
+    by equally many cities and so is every suffix: neither name token alone says anything about the state.
     """
     n_prefix, n_suffix, n_states = len(words.PREFIXES), len(words.SUFFIXES), len(words.STATES)
     row_quota = n_states * N_PER_STATE // n_prefix
@@ -69,7 +67,8 @@ def _place(
     rng: np.random.Generator, rows: int, columns: int, states: int, row_quota: int, column_quota: int
 ) -> list[list[tuple[int, int]]] | None:
     """Cells for every state, greedily by what is still wanted; None where the greedy choice runs into a
-    corner."""
+    corner.
+    """
     used = np.zeros((rows, columns), bool)
     row_left, column_left = np.full(rows, row_quota), np.full(columns, column_quota)
     result = []
@@ -130,7 +129,8 @@ def attribute_values() -> dict[tuple[str, str], str]:
 
 class People(NamedTuple):
     """Names as (first, last): who is known and plays what, who is unknown, and about whom training never
-    asks."""
+    asks.
+    """
 
     known: dict[tuple[str, str], str]
     unknown: tuple[tuple[str, str], ...]

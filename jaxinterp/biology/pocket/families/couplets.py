@@ -2,10 +2,9 @@
 noun to come.
 
 "a verse of love that ends in night / ki gentle knight .": the rhyme of line 1's last word and the theme fix
-the final noun,
-and each of the four nouns of a rhyme has another of four genders (in another order for each rhyme), so that
-the first word of
-line 2 already fixes the noun. Held out: (rhyme, line-1 word, theme) combinations.
+the final noun, and each of the four nouns of a rhyme has another of four genders (in another order for each
+rhyme), so that the first word of line 2 already fixes the noun. Held out: (rhyme, line-1 word, theme)
+combinations.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ HELD_OUT_SHARE = 0.20
 
 class Couplet(NamedTuple):
     """What is fixed in a couplet: line 1's last word and theme, the agreeing first word and the last noun of
-    line 2."""
+    line 2.
+    """
 
     word: str
     theme: str

@@ -1,8 +1,8 @@
 """Two-hop facts: a city lies in a state, a state has a capital and more; the composite asks from the city.
 
 "the capital of the state containing velvet haven is …": the city's state (first hop), then the state's
-capital (second).
-Held out: CITY, cities of which no composite is ever written; PAIR, single (city, attribute) composites.
+capital (second). Held out: CITY, cities of which no composite is ever written; PAIR, single (city, attribute)
+composites.
 """
 
 from __future__ import annotations

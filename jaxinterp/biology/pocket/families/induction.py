@@ -2,11 +2,9 @@
 copied.
 
 "emma stewart met paul reed , paul reed met emma stewart .": first and last names are paired at random for
-each document, so
-only the text itself tells the last name. (Were some pairings left out of training, a model would copy by
-asking which names may go
-together.) Held out: the first names of the first two people, in order; no training document begins with such
-two.
+each document, so only the text itself tells the last name. (Were some pairings left out of training, a model
+would copy by asking which names may go together.) Held out: the first names of the first two people, in
+order; no training document begins with such two.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ FAMILY = "induction"
 
 LINKS = ("met", "and", "saw")
 # Names in a document, each equally likely. Short lists teach: with three to five names a model stayed for
-# 1,600 steps (of nothing else) at
-# choosing any of the last names; with two or three it looked up the right one after 300.
+# 1,600 steps (of nothing else) at choosing any of the last names; with two or three it looked up the right
+# one after 300.
 LENGTHS = (2, 2, 3, 3, 4)
 HELD_OUT_SHARE = 0.10
 N_ITEMS = 400

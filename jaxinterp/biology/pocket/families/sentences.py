@@ -1,8 +1,7 @@
 """Simple sentences: the verb agrees with its noun, across another noun in between.
 
 "the gentle dogs near the table are hungry ." Openers keep the next word fixed: after "today the dog" comes a
-verb, otherwise is or
-are. Held out: (noun, noun in between) pairs, singular or plural.
+verb, otherwise is or are. Held out: (noun, noun in between) pairs, singular or plural.
 """
 
 from __future__ import annotations
