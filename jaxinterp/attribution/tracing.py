@@ -34,6 +34,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import softcap, unembedding
 from jaxinterp.models.generation import check_tokens, prompt_ids
 from jaxinterp.models.model import Model
+from jaxinterp.parallel.mesh import make
 from jaxinterp.replacement import Run, freeze, make_operator, model_sources
 from jaxinterp.replacement.operator import ReplacementOperator
 
@@ -62,7 +63,8 @@ def trace(
       rank_every: with ``max_feature_nodes``, features are ranked again after this many; None means 512,
         or 2,048 in the circuit-tracer convention.
       memory_budget: bytes that the edges may take; None means half of the machine's memory.
-      devices: devices to spread blocks over; None means the first one. The result does not depend on it.
+      devices: devices to spread blocks over; None means those that hold the model. The result does not
+        depend on it, unless the model's weights themselves are divided over them (then to rounding).
       progress: called with (rows done, rows in all).
 
     Returns:
@@ -103,7 +105,7 @@ def trace(
     all_written = written(dictionary.params, d, run, dense)
     writes = write_rows(dictionary, slots, all_written, skip_first=not paper)
     identity_1, embed = _check_replacement(operator, run, all_written)
-    rows = Rows(operator, writes, embed, layout, dictionary, active, _mesh(devices))
+    rows = Rows(operator, writes, embed, layout, dictionary, active, _mesh(devices, model))
     target_values = values(chosen, np.asarray(run.final_norm)[0, -1])
     nodes = table.table(layout, active, ids, chosen.tokens, chosen.probabilities, target_values)
     builder, nodes = _collect(rows, nodes, chosen, limit, rank_every or RANK_EVERY[convention], progress)
@@ -218,10 +220,11 @@ def _same_dtype(dictionary: Dictionary, model: Model) -> Dictionary:
     return dataclasses.replace(dictionary, params=jax.tree.map(lambda x: x.astype(dtype), dictionary.params))
 
 
-def _mesh(devices: Sequence[Any] | None) -> Any:
-    from jaxinterp.parallel.mesh import make
-
-    return make(devices=list(devices) if devices is not None else jax.local_devices()[:1])
+def _mesh(devices: Sequence[Any] | None, model: Model) -> Any:
+    if devices is None:
+        holders = model.params["embed"]["tokens"].devices()
+        devices = sorted(holders, key=lambda device: device.id)
+    return make(devices=list(devices))
 
 
 def _bad_weights(model: Model) -> str:

@@ -16,8 +16,10 @@ from jaxinterp.dictionaries import Dictionary
 from jaxinterp.dictionaries.base import DictionaryConfig
 from jaxinterp.graphs import Graph, load_graph
 from jaxinterp.graphs.kinds import BIAS, ERROR, FEATURE, TARGET
-from jaxinterp.models import Model
+from jaxinterp.models import Model, declare
 from jaxinterp.models.decoder import unembedding
+from jaxinterp.parallel import weights
+from jaxinterp.parallel.mesh import make
 from tests.attribution.cases import TOKENS, random_dictionary
 from tests.support import tiny_model
 
@@ -85,6 +87,14 @@ def test_one_and_eight_devices_write_the_same_bytes(model: Model, clt: Dictionar
         assert one == eight
 
 
+def test_a_model_divided_over_devices(model: Model, clt: Dictionary, graph: Graph) -> None:
+    shardings = weights.shardings(declare(model.config), make(2, 4))
+    divided = dataclasses.replace(model, params=jax.device_put(model.params, shardings))
+    other = trace(divided, clt, TOKENS)
+    assert np.array_equal(other.nodes["index"], graph.nodes["index"])
+    assert np.abs(other.matrix() - graph.matrix()).max() < 1e-5
+
+
 def test_reproduce_notices_every_change(model: Model, clt: Dictionary, tmp_path) -> None:
     graph = trace(model, clt, TOKENS, max_feature_nodes=20).prune()
     for ending in ("json", "jigraph"):
@@ -106,11 +116,11 @@ def test_reproduce_notices_every_change(model: Model, clt: Dictionary, tmp_path)
     for key, value in (("max_feature_nodes", 21), ("convention", "circuit-tracer")):
         changed = dataclasses.replace(loaded, settings={**loaded.settings, key: value})
         assert reproduce(changed, model, clt).outcome == "different"
-    weights = np.array(loaded.weights)
-    weights[3] *= np.float32(1 + 1e-6)
-    assert reproduce(dataclasses.replace(loaded, weights=weights), model, clt).outcome == "different"
+    nudged = np.array(loaded.weights)
+    nudged[3] *= np.float32(1 + 1e-6)
+    assert reproduce(dataclasses.replace(loaded, weights=nudged), model, clt).outcome == "different"
     older = {**loaded.provenance, "versions": {**loaded.provenance["versions"], "jaxlib": "0.0.1"}}
-    other = dataclasses.replace(loaded, weights=weights, provenance=older)
+    other = dataclasses.replace(loaded, weights=nudged, provenance=older)
     assert reproduce(other, model, clt).outcome == "close"
 
 
