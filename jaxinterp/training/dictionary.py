@@ -178,12 +178,14 @@ def step(
     y = batch[1] * state["scales"]["write"][:, None, None]
     value = partial(loss, run, config, control=state["control"], x=x, y=y, progress=progress)
     (total, found), gradient = jax.value_and_grad(value, has_aux=True)(state["params"])
-    updates, moments = make_optimiser(run.optimiser, run.steps).update(
-        gradient, state["optimiser"], state["params"]
-    )
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer step
+        updates, moments = make_optimiser(run.optimiser, run.steps).update(
+            gradient, state["optimiser"], state["params"]
+        )
     params = jax.tree.map(lambda p, u: p + u, state["params"], updates)
-    l0 = losses.l0(found["a"])
-    stats = resample.update(state["stats"], found["a"], state["step"], run.resample.decay)
+    share = resample.density(found["a"])
+    l0 = jnp.sum(share, axis=1)
+    stats = resample.update(state["stats"], share, state["step"], run.resample.decay)
     control = gate.update(state["control"], l0, progress)
     if run.resample.every:
         key = jax.random.fold_in(jax.random.key(run.seed), state["step"])

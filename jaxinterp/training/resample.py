@@ -47,9 +47,13 @@ def init(n_layers: int, n_features: int, dtype: Any) -> dict[str, Array]:
     return {"density": jnp.zeros(shape, dtype), "last": jnp.zeros(shape, jnp.int32)}
 
 
-def update(stats: dict[str, Array], a: Array, step: Array, decay: float = 0.99) -> dict[str, Array]:
-    """Count the activations ``a [L, R, N]`` of a step."""
-    share = jnp.mean((a != 0).astype(a.dtype), axis=1)
+def density(a: Array) -> Array:
+    """Share of rows on which each feature is active: ``a [L, R, N]`` → ``[L, N]``; over N it adds up to L0."""
+    return jnp.mean((a != 0).astype(a.dtype), axis=1)
+
+
+def update(stats: dict[str, Array], share: Array, step: Array, decay: float = 0.99) -> dict[str, Array]:
+    """Count a step in which features were active on these shares ``[L, N]`` of its rows."""
     return {
         "density": decay * stats["density"] + (1 - decay) * share,
         "last": jnp.where(share > 0, step, stats["last"]),

@@ -31,7 +31,12 @@ def reference(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both sites of text batch ``index`` by a plain forward pass, rows flattened, and which are used."""
     made = documents(0, index, 8, 12)
     _, found = forward(
-        model().params, CONFIG, made["tokens"], sites=SITES, segments=made["segments"], positions=made["positions"]
+        model().params,
+        CONFIG,
+        made["tokens"],
+        sites=SITES,
+        segments=made["segments"],
+        positions=made["positions"],
     )
     x, y = (np.asarray(getattr(found, site)).reshape(2, -1, 8) for site in SITES)
     return x, y, made["weights"].reshape(-1) > 0
@@ -74,7 +79,7 @@ def test_a_pool_is_gone_through_again_in_another_order() -> None:
     s = stream(reuse=2)
     first, second = ([rows(s.batch(i)[0]) for i in range(k, k + 12)] for k in (0, 12))
     assert first != second
-    assert set(sum(first, [])) == set(sum(second, []))
+    assert {r for one in first for r in one} == {r for one in second for r in one}
 
 
 def test_pools_of_a_limited_text_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,15 +112,27 @@ def _config(folder: Path, **changes: object) -> None:
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "missing layer": ("plt", lambda d: (d / "layer_1.safetensors").unlink(), "layer_1.safetensors is missing"),
-    "missing decoder": ("clt", lambda d: (d / "W_dec_2.safetensors").unlink(), "W_dec_2.safetensors is missing"),
+    "missing layer": (
+        "plt",
+        lambda d: (d / "layer_1.safetensors").unlink(),
+        "layer_1.safetensors is missing",
+    ),
+    "missing decoder": (
+        "clt",
+        lambda d: (d / "W_dec_2.safetensors").unlink(),
+        "W_dec_2.safetensors is missing",
+    ),
     "no layers": ("plt", lambda d: [f.unlink() for f in d.glob("*.safetensors")], "holds no layer files"),
     "wrong layer count": (
         "clt",
         lambda d: [(d / f"W_{p}_2.safetensors").unlink() for p in ("enc", "dec")],
         "layer 0 of 2 layers must write to 2",
     ),
-    "foreign file": ("plt", lambda d: shutil.copy(d / "layer_0.safetensors", d / "x.safetensors"), "no file of that"),
+    "foreign file": (
+        "plt",
+        lambda d: shutil.copy(d / "layer_0.safetensors", d / "x.safetensors"),
+        "no file of that",
+    ),
     "unknown tensor": (
         "plt",
         lambda d: _edit(d, "layer_1.safetensors", lambda t: t.update(W_skp=t.pop("W_skip"))),
@@ -162,8 +174,16 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "config a list": ("plt", lambda d: (d / "config.yaml").write_text("- 1"), "found list"),
     "unknown field": ("plt", lambda d: _config(d, feature_input_hok="x"), "did you mean feature_input_hook"),
     "missing field": ("plt", lambda d: _config(d, model_kind=None), "'model_kind' is missing"),
-    "unknown kind": ("plt", lambda d: _config(d, model_kind="transcoder_sets"), "did you mean transcoder_set"),
-    "unknown hook": ("plt", lambda d: _config(d, feature_output_hook="hook_resid_post"), "expected one of hook_mlp_out"),
+    "unknown kind": (
+        "plt",
+        lambda d: _config(d, model_kind="transcoder_sets"),
+        "did you mean transcoder_set",
+    ),
+    "unknown hook": (
+        "plt",
+        lambda d: _config(d, feature_output_hook="hook_resid_post"),
+        "expected one of hook_mlp_out",
+    ),
     "top-k": ("plt", lambda d: _config(d, activation="topk", k=8), "TopK dictionaries"),
     "elsewhere": ("plt", lambda d: _config(d, transcoders=["hf://a/b"]), "download them"),
 }

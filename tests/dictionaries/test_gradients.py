@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,15 @@ def test_gradients_of_every_loss_agree_with_finite_differences(x64: None, kind: 
             lambda leaf: jax.random.normal(jax.random.key(6), leaf.shape, leaf.dtype), params[name]
         )
 
-        def moved(step: float, name: str = name, direction: object = direction) -> float:
-            leaf = jax.tree.map(lambda p, d: p + step * d, params[name], direction)
+        def moved(step: float, name: str = name, direction: Any = direction) -> float:
+            leaf = jax.tree.map(lambda p, q: p + step * q, params[name], direction)
             return float(total({**params, name: leaf}))
 
         step = 1e-6
         numeric = (moved(step) - moved(-step)) / (2 * step)
-        exact = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient[name], direction)), strict=True))
+        exact = sum(
+            jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient[name], direction)), strict=True)
+        )
         assert numeric == pytest.approx(float(exact), rel=1e-6), name
 
 
@@ -91,10 +94,14 @@ def test_losses_agree_with_plain_numpy(x64: None) -> None:
     h, threshold, norms = rng.normal(size=(2, 5, 4)), rng.random((2, 4)), rng.random((2, 4))
     a = h * (h > threshold[:, None])
     expected = [[((y[l] - predicted[l]) ** 2).sum() / 5] for l in range(2)]
-    np.testing.assert_allclose(losses.reconstruction(jnp.asarray(y), jnp.asarray(predicted)), np.ravel(expected))
+    np.testing.assert_allclose(
+        losses.reconstruction(jnp.asarray(y), jnp.asarray(predicted)), np.ravel(expected)
+    )
     for l in range(2):
         sparsity = sum(np.tanh(1.5 * norms[l, i] * a[l, r, i]) for r in range(5) for i in range(4)) / 5
-        short = sum(max(threshold[l, i] - h[l, r, i], 0) * norms[l, i] for r in range(5) for i in range(4)) / 5
+        short = (
+            sum(max(threshold[l, i] - h[l, r, i], 0) * norms[l, i] for r in range(5) for i in range(4)) / 5
+        )
         assert losses.tanh_sparsity(jnp.asarray(a), jnp.asarray(norms), 1.5)[l] == pytest.approx(sparsity)
         pre = losses.pre_activation(jnp.asarray(h), jnp.asarray(threshold), jnp.asarray(norms))
         assert pre[l] == pytest.approx(short)

@@ -18,7 +18,9 @@ from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, fit
 from jaxinterp.models.config import ModelConfig
 
 
-def make(kind: str, *, skip: bool = False, activation: str = "jumprelu", dtype: Any = jnp.float64) -> Dictionary:
+def make(
+    kind: str, *, skip: bool = False, activation: str = "jumprelu", dtype: Any = jnp.float64
+) -> Dictionary:
     config = DictionaryConfig(kind, 3, 10, 4, activation=activation, skip=skip)
     params = initialise.random(config, jax.random.key(1), dtype)
     keys = iter(jax.random.split(jax.random.key(2), 20))
@@ -99,7 +101,10 @@ def test_norms_are_those_of_the_joined_decoders(x64: None, kind: str) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    kind=st.sampled_from(["plt", "clt"]), skip=st.booleans(), factor=st.floats(0.01, 100.0), seed=st.integers(0, 9)
+    kind=st.sampled_from(["plt", "clt"]),
+    skip=st.booleans(),
+    factor=st.floats(0.01, 100.0),
+    seed=st.integers(0, 9),
 )
 def test_folding_scales_and_decoder_lengths_changes_no_output(
     kind: str, skip: bool, factor: float, seed: int
@@ -152,7 +157,9 @@ def test_a_dictionary_is_a_pytree_with_a_digest_of_its_numbers() -> None:
     assert dataclasses.replace(d, name="else").digest() == d.digest()
 
 
-MODEL = ModelConfig(vocab_size=9, d_model=4, n_layers=3, n_heads=1, n_kv_heads=1, d_head=4, d_mlp=8, context=8)
+MODEL = ModelConfig(
+    vocab_size=9, d_model=4, n_layers=3, n_heads=1, n_kv_heads=1, d_head=4, d_mlp=8, context=8
+)
 
 
 def test_a_dictionary_that_does_not_fit_says_why() -> None:

@@ -1,0 +1,296 @@
+"""Training dictionaries: it learns, controls sparsity, restarts dead features, resumes, spreads over devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+
+from jaxinterp.checkpoints.native import save_model
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.trees import digest
+from jaxinterp.dictionaries import kind_of, load_dictionary
+from jaxinterp.evaluation.reconstruction import reconstruction
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel.mesh import make
+from jaxinterp.parallel.weights import initialise
+from jaxinterp.training import dictionary as D
+from jaxinterp.training import resample, train
+from jaxinterp.training.metrics import read
+from jaxinterp.training.optimiser import OptimiserConfig, schedule
+from jaxinterp.training.sparsity import make_gate
+from jaxinterp.training.sparsity.base import SparsityConfig
+
+MODEL = ModelConfig(
+    vocab_size=23, d_model=8, n_layers=2, n_heads=2, n_kv_heads=2, d_head=4, d_mlp=24, context=32
+)
+LAYER = SparsityConfig("layer-threshold", l0=4.0, start_l0=8.0, threshold=1.0, pre_activation=0.0)
+TANH = SparsityConfig("straight-through", coefficient=0.03, threshold=0.3, scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model on disk and a configuration for it."""
+    out = tmp_path_factory.mktemp("run")
+    params = initialise(declare(MODEL), key=jax.random.key(0), dtype=jnp.float32)
+    params["layers"]["down"] = 4.0 * params["layers"]["down"]
+    save_model(Model(params, MODEL, None, "tiny"), out / "model")
+    config = {
+        "task": "dictionary", "model": str(out / "model"), "steps": 60, "batch": 64,
+        "dictionary": {"kind": "clt", "n_features": 32},
+        "text": {"start": 1, "length": 16, "batch": 16},
+        "stream": {"text_batches": 4}, "start": {"rate": 0.2, "decoder": 0.2},
+        "sparsity": {"method": "layer-threshold", "l0": 5, "start_l0": 8, "pre_activation": 0, "threshold": 1.0},
+        "optimiser": {"warmup": 10}, "held_out": {"tokens": 512, "validation_tokens": 256},
+        "loop": {"log_every": 20, "evaluate_every": 40, "checkpoint_every": 20},
+    }  # fmt: skip
+    (out / "c.yaml").write_text(yaml.safe_dump(config))
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    return train(folder / "c.yaml", [], folder / "out", quiet=True)
+
+
+def test_training_writes_a_dictionary_its_card_and_metrics(trained: Path) -> None:
+    found = load_dictionary(trained / "dictionary")
+    card = json.loads((trained / "dictionary" / "card.json").read_text())
+    assert card["dictionary"]["digest"] == found.digest()
+    assert card["held_out"]["rows"] == 512
+    lines = read(trained / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [20, 40, 60]
+    assert [line["step"] for line in lines if "evaluation" in line] == [40]
+    final = lines[-1]["final"]
+    assert final["mean_nmse"] == card["held_out"]["mean_nmse"] < 0.5
+    assert final["mean_l0"] == pytest.approx(5, abs=1.5)
+    np.testing.assert_allclose(
+        kind_of(found.config).decoder_norms(found.params, found.config), 1.0, rtol=1e-4
+    )
+    assert yaml.safe_load((trained / "config.yaml").read_text())["resample"]["every"] == 50
+
+
+def test_an_interrupted_run_writes_the_same_bytes(folder: Path, trained: Path) -> None:
+    out = folder / "parts"
+    for stop in (20, 40):
+        # A run that ends early, as after a kill: its checkpoints are those of the long run.
+        _run_to(folder, out, stop)
+    train(folder / "c.yaml", [], out, quiet=True)
+    for file in sorted((trained / "dictionary").glob("*")):
+        assert file.read_bytes() == (out / "dictionary" / file.name).read_bytes(), file.name
+
+
+def _run_to(folder: Path, out: Path, stop: int) -> None:
+    """Train towards the configuration's end, but be stopped after ``stop`` steps."""
+    from jaxinterp.training import api
+    from jaxinterp.training.loop import run
+
+    name, config, loop = api.load(folder / "c.yaml")
+    out.mkdir(exist_ok=True)
+    (out / "config.yaml").write_text(yaml.safe_dump(api.resolved(name, config, loop)))
+    task = D.task(config)._replace(finish=None)
+    run(task, steps=stop, out=out, seed=config.seed, loop=loop, quiet=True)
+
+
+def test_another_configuration_in_the_same_folder_is_refused(folder: Path, trained: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"another configuration .optimiser.learning_rate: 0.01 there, 0.5 here"
+    ):
+        train(folder / "c.yaml", ["optimiser.learning_rate=0.5"], trained, quiet=True)
+
+
+def test_bad_settings_are_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    for override, message in (
+        ("sparsity.method=tanh", "expected one of straight-through, layer-threshold"),
+        ("sparsity.l0=null", "needs a target"),
+        ("model=nowhere", "nowhere"),
+        ("dictionary.kind=ctl", "did you mean clt"),
+        ("text.length=64", "longer than the model's context of 32"),
+        ("batch=0", "must be at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(folder / "c.yaml", [override], tmp_path / "out", quiet=True)
+        assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def data(rows: int = 512) -> tuple[jax.Array, jax.Array]:
+    """Two layers of sparse features, read and written through random directions."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden = jnp.maximum(jax.random.normal(keys[0], (2, rows, 24)) - 1.2, 0.0)
+    read, write = (jax.random.normal(k, (2, 24, 8)) for k in keys[1:3])
+    x = jnp.einsum("lrn,lnd->lrd", hidden, read) + 0.5
+    return x, jnp.cumsum(jnp.einsum("lrn,lnd->lrd", hidden, write), axis=0) - 2.0
+
+
+def setting(sparsity: SparsityConfig, kind: str = "clt", **changes: Any) -> tuple[D.DictionaryRun, Any]:
+    run = D.DictionaryRun(
+        "m", 200, batch=512, sparsity=sparsity, dictionary=D.DictionarySpec(kind, 48),
+        start=D.StartConfig(rate=0.15, decoder=0.3), **{"optimiser": OptimiserConfig(warmup=5), **changes},
+    )  # fmt: skip
+    config = D.dictionary_config(run, Model({}, MODEL, None, "m"))
+    return run, config
+
+
+def advance(run: D.DictionaryRun, config: Any, steps: int) -> tuple[Any, list[dict[str, Any]]]:
+    batch = data()
+    state = D.init(run, config, jax.random.key(0), *batch)
+    step = jax.jit(partial(D.step, run, config))
+    history = []
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+        history.append(jax.device_get(metrics))
+    return state, history
+
+
+@pytest.mark.parametrize("kind", ["plt", "clt"])
+@pytest.mark.parametrize("sparsity", [LAYER, TANH], ids=lambda s: s.method)
+def test_it_learns_and_the_folded_dictionary_does_what_was_trained(
+    kind: str, sparsity: SparsityConfig
+) -> None:
+    run, config = setting(sparsity, kind)
+    state, history = advance(run, config, 200)
+    assert history[-1]["nmse"] < 0.4 * history[0]["nmse"]
+    x, y = data()
+    found = reconstruction(D.to_dictionary(run, config, state), [(x, y)])
+    state, metrics = jax.jit(partial(D.step, run, config))(state, (x, y))
+    np.testing.assert_allclose(found.nmse, metrics["nmse_layers"], rtol=1e-3)
+    np.testing.assert_allclose(found.l0, metrics["l0_layers"], rtol=1e-2)
+
+
+def test_the_layer_threshold_meets_its_target() -> None:
+    run, config = setting(LAYER)
+    _, history = advance(run, config, 200)
+    np.testing.assert_allclose(history[-1]["l0_layers"], 4.0, rtol=0.1)
+    assert history[20]["l0"] > 6.0
+
+
+def test_the_controlled_coefficient_meets_its_target() -> None:
+    controlled = dataclasses.replace(TANH, l0=4.0, rate=0.05)
+    run, config = setting(controlled)
+    _, history = advance(run, config, 200)
+    np.testing.assert_allclose(history[-1]["l0_layers"], 4.0, rtol=0.3)
+
+
+def test_more_sparsity_gives_fewer_active_features_and_the_ramp_starts_at_nothing() -> None:
+    ends = []
+    for coefficient in (0.003, 0.3):
+        run, config = setting(dataclasses.replace(TANH, coefficient=coefficient))
+        _, history = advance(run, config, 100)
+        assert history[0]["sparsity"] == 0.0
+        ends.append(history[-1]["l0"])
+    assert ends[1] < 0.7 * ends[0]
+
+
+def test_the_gates_agree_with_the_finished_dictionary() -> None:
+    for sparsity in (LAYER, TANH):
+        run, config = setting(sparsity)
+        state, _ = advance(run, config, 3)
+        gate, kind = make_gate(sparsity), kind_of(config)
+        x = data()[0] * state["scales"]["read"][:, None, None]
+        norms = kind.decoder_norms(state["params"], config)
+        h = kind.pre_activations(state["params"], config, x)
+        a, _ = gate.apply(state["params"], norms, state["control"], h, jnp.float32(0.5))
+        plain = gate.plain(state["params"], norms, state["control"])
+        np.testing.assert_allclose(a, kind.encode(plain, config, x), atol=1e-6)
+
+
+def test_dead_features_are_restarted_and_fire() -> None:
+    run, config = setting(LAYER, resample=resample.ResampleConfig(dead_after=5, every=10))
+    batch = data()
+    state = D.init(run, config, jax.random.key(0), *batch)
+    dead = jnp.zeros((2, 48), bool).at[:, ::3].set(True)
+    state["params"]["b_enc"] = jnp.where(dead, -1e3, state["params"]["b_enc"])
+    step = jax.jit(partial(D.step, run, config))
+    shares = []
+    for _ in range(30):
+        state, metrics = step(state, batch)
+        shares.append(float(metrics["dead"]))
+    assert shares[9] >= 0.3
+    assert shares[-1] < 0.1
+
+
+def test_a_restart_touches_only_the_dead() -> None:
+    run, config = setting(LAYER)
+    state, _ = advance(run, config, 2)
+    which = jnp.zeros((2, 48), bool).at[0, 3].set(True).at[1, 40].set(True)
+    x, y = data()
+    gate = make_gate(LAYER)
+    new = resample.restart(
+        run.resample, config, state["params"], which, key=jax.random.key(0), x=x, residual=y,
+        thresholds=lambda p, n: gate.thresholds(p, n, state["control"]),
+    )  # fmt: skip
+    moments = resample.forget(config, state["optimiser"], which)
+    kind = kind_of(config)
+    np.testing.assert_array_equal(new["W_enc"][~which], state["params"]["W_enc"][~which])
+    assert (new["W_enc"][which] != state["params"]["W_enc"][which]).all()
+    for s, t in kind.writes(config):
+        rows = [kind.decoder_rows(p, config, s, t, jnp.arange(48)) for p in (new, state["params"])]
+        changed = (np.asarray(rows[0]) != np.asarray(rows[1])).any(-1)
+        np.testing.assert_array_equal(changed, which[s])
+    mu = moments[1].mu
+    assert not mu["W_enc"][which].any() and mu["W_enc"][~which].all(axis=-1).mean() > 0.5
+
+
+def test_statistics_of_activity() -> None:
+    stats = resample.init(1, 3, jnp.float32)
+    a = jnp.array([[[1.0, 0.0, 0.0], [2.0, 3.0, 0.0]]])
+    stats = resample.update(stats, resample.density(a), jnp.asarray(7), decay=0.5)
+    assert stats["density"].tolist() == [[0.5, 0.25, 0.0]]
+    assert stats["last"].tolist() == [[7, 7, 0]]
+    which = resample.dead(resample.ResampleConfig(dead_after=5), stats, jnp.asarray(9))
+    assert which.tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize("kind", ["plt", "clt"])
+def test_eight_devices_train_as_one(kind: str) -> None:
+    run, config = setting(LAYER, kind)
+    batch = data()
+    one = D.init(run, config, jax.random.key(0), *batch)
+    mesh = make(4, 2)
+    states, batches = D._shardings(config, mesh, jax.eval_shape(lambda: one))
+    eight = jax.device_put(one, states)
+    assert len(eight["params"]["W_enc"].sharding.device_set) == 8
+    assert eight["optimiser"][1].mu["W_enc"].sharding.spec == states["params"]["W_enc"].spec
+    step = jax.jit(partial(D.step, run, config))
+    spread = jax.jit(partial(D.step, run, config), out_shardings=(states, None))
+    for _ in range(3):
+        one, first = step(one, batch)
+        eight, second = spread(eight, jax.device_put(batch, batches))
+    np.testing.assert_allclose(first["loss"], second["loss"], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one["params"]), jax.tree.leaves(eight["params"]), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5)
+
+
+def test_training_over_a_mesh_by_the_one_call(folder: Path) -> None:
+    one, eight = (
+        train(folder / "c.yaml", ["steps=6", "held_out.tokens=64"], folder / name, quiet=True, mesh=mesh)
+        for name, mesh in (("one", None), ("eight", make(8)))
+    )
+    losses = [
+        [line["loss"] for line in read(out / "metrics.jsonl") if "loss" in line] for out in (one, eight)
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_a_run_starts_the_same_from_the_same_seed() -> None:
+    run, config = setting(TANH)
+    starts = [digest(D.init(run, config, jax.random.key(k), *data())["params"]) for k in (0, 0, 1)]
+    assert starts[0] == starts[1] != starts[2]
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    rate = schedule(OptimiserConfig(learning_rate=2.0, warmup=10, decay=0.2), 100)
+    values = [float(rate(i)) for i in range(101)]
+    assert values[0] == pytest.approx(0.2) and values[9] == pytest.approx(2.0)
+    assert all(v == pytest.approx(2.0) for v in values[10:80])
+    assert values[90] == pytest.approx(1.0) and values[100] == pytest.approx(0.0)
