@@ -16,6 +16,9 @@ from jaxinterp.biology.pocket.documents import Document, Item, choose, document
 
 FAMILY = "facts"
 
+# How a city's state is told; the longer forms put the name where the composite has it.
+PLACES = ("{} is in", "the state containing {} is", "the name of the state containing {} is")
+
 # Shares of: where a city lies, what a state has, the composite.
 SHARES = (0.34, 0.12, 0.54)
 
@@ -49,8 +52,7 @@ def draw(rng: np.random.Generator) -> Document:
     part = rng.random()
     if part < SHARES[0]:
         city = choose(rng, world.cities())
-        name = f"{city.prefix} {city.suffix}"
-        question = f"{name} is in" if part < SHARES[0] / 2 else f"the state containing {name} is"
+        question = choose(rng, PLACES).format(f"{city.prefix} {city.suffix}")
         return document(question, city.state, ".")
     if part < SHARES[0] + SHARES[1]:
         question, answer = choose(rng, _state_facts())

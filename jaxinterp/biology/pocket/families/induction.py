@@ -1,4 +1,4 @@
-"""Repeated names: two to four people are named, then named again in another order: the last names can be
+"""Repeated names: two or three people are named, then named again in another order: the last names can be
 copied.
 
 "emma stewart met paul reed , paul reed met emma stewart .": first and last names are paired at random for
@@ -19,10 +19,10 @@ from jaxinterp.biology.pocket.documents import Document, Item, document
 FAMILY = "induction"
 
 LINKS = ("met", "and", "saw")
-# Names in a document, each equally likely. Short lists teach: with three to five names a model stayed for
-# 1,600 steps (of nothing else) at choosing any of the last names; with two or three it looked up the right
-# one after 300.
-LENGTHS = (2, 2, 3, 3, 4)
+# Names in a document; questions have up to four. Short lists teach: with three to five names a model stayed for 900
+# steps of nothing else at choosing any of the last names, with two or three it looked up the right one after 300.
+LENGTHS = (2, 3)
+ASKED_LENGTHS = (2, 3, 4)
 HELD_OUT_SHARE = 0.10
 N_ITEMS = 400
 
@@ -44,9 +44,9 @@ def _names(rng: np.random.Generator, n: int, out: bool) -> list[tuple[str, str]]
             return [(first, words.LAST_NAMES[i]) for first, i in zip(firsts, lasts, strict=True)]
 
 
-def _parts(rng: np.random.Generator, out: bool) -> list[str]:
+def _parts(rng: np.random.Generator, out: bool, lengths: tuple[int, ...]) -> list[str]:
     """Alternating text and answers; the answers are the last names of the second naming."""
-    names = _names(rng, LENGTHS[int(rng.integers(len(LENGTHS)))], out)
+    names = _names(rng, lengths[int(rng.integers(len(lengths)))], out)
     link = LINKS[int(rng.integers(len(LINKS)))]
     again = [names[i] for i in rng.permutation(len(names))]
     parts = [f" {link} ".join(f"{first} {last}" for first, last in names) + f" , {again[0][0]}", again[0][1]]
@@ -56,7 +56,7 @@ def _parts(rng: np.random.Generator, out: bool) -> list[str]:
 
 
 def draw(rng: np.random.Generator) -> Document:
-    return document(*_parts(rng, False))
+    return document(*_parts(rng, False, LENGTHS))
 
 
 @cache
@@ -65,7 +65,7 @@ def items() -> tuple[Item, ...]:
     for out in (False, True):
         rng = world.generator(11, int(out))
         for _ in range(N_ITEMS):
-            parts = _parts(rng, out)
+            parts = _parts(rng, out, ASKED_LENGTHS)
             asked = 1 + 2 * int(rng.integers(len(parts) // 2))  # any of the answers
             result.append(Item(FAMILY, "name", out, " ".join(parts[:asked]), (parts[asked],)))
     return tuple(result)
