@@ -227,17 +227,27 @@ def to_dictionary(run: DictionaryRun, config: DictionaryConfig, state: Tree, nam
     return normalise.fold(trained, normalise.Scales(**state["scales"]))
 
 
-def task(run: DictionaryRun) -> Task:
+def make_stream(run: DictionaryRun, model: Model) -> Stream:
+    """The activations that ``run`` trains on."""
+    sites = (run.dictionary.read_site, run.dictionary.write_site)
+    source = make_source(run.text, model, run.seed)
+    return Stream(model, sites, source, rows=run.batch, seed=run.seed, config=run.stream)
+
+
+def task(run: DictionaryRun, model: Model | None = None, stream: Stream | None = None) -> Task:
     """The `Task` that trains what ``run`` describes.
+
+    Args:
+      run: the whole configuration.
+      model: its model, where it is loaded already.
+      stream: its activations, where several runs share them (`make_stream`).
 
     Raises:
       InputError: a model or text that cannot be used.
     """
-    model = load_model(run.model)
+    model = model or load_model(run.model)
     config = dictionary_config(run, model)
-    source = make_source(run.text, model, run.seed)
-    sites = (config.read_site, config.write_site)
-    stream = Stream(model, sites, source, rows=run.batch, seed=run.seed, config=run.stream)
+    stream = stream or make_stream(run, model)
 
     def held_out(dictionary: Dictionary, tokens: int, seed: int) -> dict[str, Any]:
         from jaxinterp.evaluation import evaluate
