@@ -35,7 +35,7 @@ def test_the_world_is_the_one_the_shipped_model_learnt() -> None:
             vocabulary.tokens(),
         )
     )
-    assert hashlib.sha256(facts_of_world.encode()).hexdigest()[:16] == "ea027f20de4066cb"
+    assert hashlib.sha256(facts_of_world.encode()).hexdigest()[:16] == "e1335484c705548e"
 
 
 def test_no_name_token_alone_tells_the_state() -> None:
@@ -65,7 +65,7 @@ def test_batches_are_a_pure_function_of_seed_and_step() -> None:
     assert not np.array_equal(mixture.batch(4, 7, 4, 64)["tokens"], first["tokens"])
 
 
-def test_training_begins_with_more_lists_and_goes_on_with_the_mixture() -> None:
+def test_training_begins_with_lists_and_goes_on_with_the_mixture() -> None:
     for step in (0, mixture.START_STEPS - 1):
         np.testing.assert_array_equal(
             mixture.training_batch(0, step, 2, 64)["tokens"], mixture.training_batch(0, step, 2, 64)["tokens"]
@@ -79,7 +79,7 @@ def test_training_begins_with_more_lists_and_goes_on_with_the_mixture() -> None:
         drawn = [mixture.document(0, row, 0, start).words[0] in words.FIRST_NAMES for row in range(2000)]
         return float(np.mean(drawn))
 
-    assert abs(lists(True) - mixture.START_INDUCTION) < 0.04 and abs(lists(False) - 0.14) < 0.03
+    assert lists(True) == 1.0 and abs(lists(False) - 0.12) < 0.03
 
 
 def test_packing_keeps_documents_apart() -> None:
@@ -136,7 +136,9 @@ def test_held_out_questions_are_never_asked(sample: list[str]) -> None:
 def test_held_out_cities_occur_in_no_composite(sample: list[str]) -> None:
     held_out = {f"{city.prefix} {city.suffix}" for city in world.held_out_cities()}
     told = {" ".join(pair) for text in sample if " containing " in text for pair in _pairs(text)}
-    composites = [text for text in sample if " of the state containing " in text]
+    composites = [
+        text for text in sample if " of the state containing " in text and text.split()[1] != "name"
+    ]
     assert len(composites) > 1000
     assert not any(name in text for text in composites for name in held_out)
     assert held_out & told  # their state is told

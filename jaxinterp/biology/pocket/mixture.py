@@ -32,32 +32,28 @@ SHARES = {
     people: 0.08,
     sentences: 0.03,
 }
-# Training begins with many lists of names: looking names up is learnt all at once after a long plateau, which
-# takes most of a training at the share above and less than this at the share below.
-START_STEPS = 800
-START_INDUCTION = 0.50
+# Training begins with nothing but lists of names. Alone, looking names up is learnt within 300 steps; among the other
+# families it was not learnt in 7,000 at any share tried: choosing among the names not yet repeated is nearly as good.
+START_STEPS = 600
 OTHER_WEIGHT = 0.3  # of a token that is not an answer; answers count 1
 
 
 @cache
-def _bounds(start: bool) -> np.ndarray:
+def _bounds() -> np.ndarray:
     shares = np.array(list(SHARES.values()))
-    if start:
-        induced = list(SHARES).index(induction)
-        shares *= (1 - START_INDUCTION) / (shares.sum() - shares[induced])
-        shares[induced] = START_INDUCTION
     return np.cumsum(shares) / shares.sum()
 
 
 def document(seed: int, row: int, index: int, start: bool = False) -> Document:
-    """The index-th document of a row of the stream of this seed; `start` takes the shares of the beginning."""
+    """The index-th document of a row of the stream of this seed; `start`: as in the first steps of training."""
     rng = np.random.default_rng([seed, row, index])
-    family = tuple(SHARES)[int(np.searchsorted(_bounds(start), rng.random(), side="right"))]
+    drawn = rng.random()
+    family = induction if start else tuple(SHARES)[int(np.searchsorted(_bounds(), drawn, side="right"))]
     return family.draw(rng)
 
 
 def training_batch(seed: int, step: int, batch: int, length: int) -> dict[str, np.ndarray]:
-    """`batch` as the model's training takes it: the first `START_STEPS` steps have more lists of names."""
+    """`batch` as the model's training takes it: the first `START_STEPS` steps have lists of names only."""
     return _pack(seed, step, batch, length, step < START_STEPS)
 
 
