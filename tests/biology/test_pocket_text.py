@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxinterp.biology.pocket import items, mixture, vocabulary, words, world
+from jaxinterp.biology.pocket import demo_prompt, items, mixture, vocabulary, words, world
 from jaxinterp.biology.pocket.families import addition, couplets, facts, induction, opposites, people
 from jaxinterp.core.errors import InputError
 
@@ -252,3 +252,8 @@ def test_a_word_outside_the_vocabulary_is_named() -> None:
 def _pairs(text: str) -> list[tuple[str, str]]:
     tokens = text.split()
     return list(itertools.pairwise(tokens))
+
+
+def test_the_demo_asks_about_a_held_out_city() -> None:
+    asked = [item for item in facts.items() if item.prompt == demo_prompt()]
+    assert [item.kind for item in asked] == ["CITY"]
