@@ -54,6 +54,7 @@ class LanguageModelConfig:
         at the end.
       beta1, beta2, weight_decay, clip: AdamW's; decay is decoupled (times the rate), on matrices and
         embeddings only; clip is on the global norm of the gradient.
+      embedding_start: factor on the initial token embeddings.
       tokenizer: "module:function" that gives the model's tokenizer, or None.
       checks: "module:function" called with the model, whose dict of figures is written at evaluations and at
         the end, or None.
@@ -74,6 +75,7 @@ class LanguageModelConfig:
     beta2: float = 0.98
     weight_decay: float = 1.0
     clip: float = 1.0
+    embedding_start: float = 1.0
     tokenizer: str | None = None
     checks: str | None = None
     name: str = ""
@@ -173,6 +175,8 @@ def decayed(params: Tree) -> Tree:
 def init(config: LanguageModelConfig, key: Array) -> dict[str, Any]:
     """The state before the first step: `params` and `optimiser`."""
     params = weights.initialise(declare(config.model), key=key, dtype=jnp.float32)
+    embed = {**params["embed"], "tokens": config.embedding_start * params["embed"]["tokens"]}
+    params = {**params, "embed": embed}
     return {"params": params, "optimiser": optimiser(config).init(params)}
 
 

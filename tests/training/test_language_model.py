@@ -89,6 +89,14 @@ def test_gains_and_biases_do_not_decay() -> None:
     assert not flags["layers"]["q_bias"] and not flags["layers"]["down_bias"]
 
 
+def test_only_token_embeddings_start_large() -> None:
+    plain = language_model.init(config(), jax.random.key(0))["params"]
+    large = language_model.init(config(embedding_start=11.0), jax.random.key(0))["params"]
+    np.testing.assert_allclose(large["embed"]["tokens"], 11 * np.asarray(plain["embed"]["tokens"]), rtol=1e-6)
+    np.testing.assert_array_equal(large["layers"]["q"], plain["layers"]["q"])
+    np.testing.assert_array_equal(large["unembed"], plain["unembed"])
+
+
 def test_the_rate_rises_and_falls() -> None:
     made = config(steps=100, warmup=0.1, learning_rate=1.0, final=0.05)
     rate = language_model.schedule(made)
