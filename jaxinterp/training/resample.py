@@ -27,13 +27,16 @@ class ResampleConfig:
       every: steps between restarts; 0 means never.
       until: share of the run after which there are no more restarts.
       share: of the residual that a restarted feature makes up for on the row it is started from.
+      at_most: share of a layer's features that may be restarted at once. Many at once on like rows would add
+        up to more than the residual, and the run would blow up.
       decay: of the moving average of activation density.
     """
 
     dead_after: int = 100
     every: int = 50
     until: float = 0.7
-    share: float = 0.5
+    share: float = 0.25
+    at_most: float = 0.03
     decay: float = 0.99
 
     def __post_init__(self) -> None:
@@ -65,15 +68,25 @@ def dead(config: ResampleConfig, stats: dict[str, Array], step: Array) -> Array:
     return step - stats["last"] >= config.dead_after
 
 
+def longest_dead(config: ResampleConfig, stats: dict[str, Array], step: Array) -> Array:
+    """The dead features of each layer, ``[L, N]``, at most ``at_most`` of them: those dead for longest."""
+    layers, n = stats["last"].shape
+    age = jnp.where(dead(config, stats, step), step - stats["last"], 0)
+    oldest, index = jax.lax.top_k(age, max(1, round(config.at_most * n)))
+    rows = jnp.broadcast_to(jnp.arange(layers)[:, None], index.shape)
+    return jnp.zeros((layers, n), bool).at[rows, index].set(oldest > 0)
+
+
 def restart(
     config: ResampleConfig, dictionary: DictionaryConfig, params: Tree, which: Array, *, key: Array, x: Array,
     residual: Array, thresholds: Thresholds,
 ) -> Tree:  # fmt: skip
     """New encoders, biases and decoders for the features in ``which [L, N]``.
 
-    Each takes a row of the batch, drawn with probability proportional to the fourth power of its residual's
-    length. Its decoder points along that row's residual and is as long as the average decoder; its encoder
-    points at the row and fires on it and on its like.
+    Each takes a row of the batch; badly reconstructed rows (weighted by their squared residual) are drawn
+    first, and no row twice unless there are more features than rows. A feature's decoder points along that
+    row's residual and is as long as the average decoder; its encoder points at the row and fires on it and
+    on its like.
 
     Args:
       params: as the gate stores them; thresholds are left as they are.
@@ -92,7 +105,7 @@ def restart(
     decoders, encoders, values = {}, [], []
     for s in range(layers):
         weight = jnp.sum(jnp.stack([squares[t] for t in targets[s]]), axis=0)
-        rows = jax.random.categorical(jax.random.fold_in(key, s), 2 * jnp.log(weight + 1e-12), shape=(n,))
+        rows = _draw(jax.random.fold_in(key, s), weight, which[s])
         size = jnp.sqrt(weight[rows]) + 1e-6
         keep = which[s][:, None]
         for t in targets[s]:
@@ -111,6 +124,14 @@ def restart(
         "W_enc": jnp.where(which[:, :, None], jnp.stack(encoders), params["W_enc"]),
         "b_enc": jnp.where(which, bias, params["b_enc"]),
     }
+
+
+def _draw(key: Array, weight: Array, which: Array) -> Array:
+    """A row for every feature ``[N]``; those in ``which`` get different rows, heavy ones with preference."""
+    lottery = jnp.log(weight + 1e-12) + jax.random.gumbel(key, weight.shape, weight.dtype)
+    order = jnp.argsort(-lottery)
+    turn = jnp.cumsum(which.astype(jnp.int32)) - 1
+    return order[jnp.maximum(turn, 0) % len(weight)]
 
 
 def forget(dictionary: DictionaryConfig, moments: Tree, which: Array) -> Tree:
@@ -143,7 +164,7 @@ def resample(
     """Restart dead features where it is time to: params, optimiser state and statistics after it."""
 
     def do() -> tuple[Tree, Tree, Tree]:
-        which = dead(config, stats, step)
+        which = longest_dead(config, stats, step)
         new = restart(
             config, dictionary, params, which, key=key, x=x, residual=residual, thresholds=thresholds
         )

@@ -205,14 +205,14 @@ def test_the_gates_agree_with_the_finished_dictionary() -> None:
 
 
 def test_dead_features_are_restarted_and_fire() -> None:
-    run, config = setting(LAYER, resample=resample.ResampleConfig(dead_after=5, every=10))
+    run, config = setting(LAYER, resample=resample.ResampleConfig(dead_after=5, every=10, at_most=0.2))
     batch = data()
     state = D.init(run, config, jax.random.key(0), *batch)
     dead = jnp.zeros((2, 48), bool).at[:, ::3].set(True)
     state["params"]["b_enc"] = jnp.where(dead, -1e3, state["params"]["b_enc"])
     step = jax.jit(partial(D.step, run, config))
     shares = []
-    for _ in range(30):
+    for _ in range(40):
         state, metrics = step(state, batch)
         shares.append(float(metrics["dead"]))
     assert shares[9] >= 0.3
@@ -239,6 +239,21 @@ def test_a_restart_touches_only_the_dead() -> None:
         np.testing.assert_array_equal(changed, which[s])
     mu = moments[1].mu
     assert not mu["W_enc"][which].any() and mu["W_enc"][~which].all(axis=-1).mean() > 0.5
+
+
+def test_only_so_many_are_restarted_at_once_and_those_dead_for_longest() -> None:
+    stats = {"last": jnp.array([[9, 1, 5, 2, 8, 9, 9, 9, 9, 9], [9, 9, 9, 9, 9, 9, 9, 9, 9, 9]], jnp.int32)}
+    config = resample.ResampleConfig(dead_after=4, at_most=0.2)
+    which = resample.longest_dead(config, stats, jnp.asarray(10))
+    assert np.flatnonzero(which[0]).tolist() == [1, 3]
+    assert not which[1].any()
+
+
+def test_restarted_features_take_different_rows() -> None:
+    which = jnp.arange(40) % 2 == 0
+    weight = jnp.where(jnp.arange(64) < 20, 1.0, 1e-9)
+    rows = np.asarray(resample._draw(jax.random.key(0), weight, which))[np.asarray(which)]
+    assert sorted(rows.tolist()) == list(range(20))
 
 
 def test_statistics_of_activity() -> None:
