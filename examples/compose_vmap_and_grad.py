@@ -64,5 +64,9 @@ step = 1e-2
 ahead, behind = (
     edge(jax.tree.map(lambda p, d, s=sign: p + s * step * d, model.params, direction)) for sign in (1, -1)
 )
-slope = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
-print(f"slope of that edge along its gradient: {slope:.4f}, by finite differences: {(ahead - behind) / (2 * step):.4f}")
+slope = sum(
+    jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+)
+print(
+    f"slope of that edge along its gradient: {slope:.4f}, by finite differences: {(ahead - behind) / (2 * step):.4f}"
+)

@@ -30,12 +30,19 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from jaxinterp.attribution import trace
-    from jaxinterp.checkpoints import load_model, save_model
-    from jaxinterp.core.errors import InputError, JaxinterpError
-    from jaxinterp.dictionaries import Dictionary, load_dictionary, save_dictionary
-    from jaxinterp.graphs import Graph, load_graph
-    from jaxinterp.models import Model, ModelConfig, generate
+    from jaxinterp.attribution import trace as trace
+    from jaxinterp.checkpoints import load_model as load_model
+    from jaxinterp.checkpoints import save_model as save_model
+    from jaxinterp.core.errors import InputError as InputError
+    from jaxinterp.core.errors import JaxinterpError as JaxinterpError
+    from jaxinterp.dictionaries import Dictionary as Dictionary
+    from jaxinterp.dictionaries import load_dictionary as load_dictionary
+    from jaxinterp.dictionaries import save_dictionary as save_dictionary
+    from jaxinterp.graphs import Graph as Graph
+    from jaxinterp.graphs import load_graph as load_graph
+    from jaxinterp.models import Model as Model
+    from jaxinterp.models import ModelConfig as ModelConfig
+    from jaxinterp.models import generate as generate
 
 
 def __getattr__(name: str) -> Any:
