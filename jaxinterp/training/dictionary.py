@@ -220,11 +220,11 @@ def _norm(tree: Tree) -> Array:
 
 
 def to_dictionary(run: DictionaryRun, config: DictionaryConfig, state: Tree, name: str = "") -> Dictionary:
-    """The dictionary of a state, for raw sites: thresholds in place, decoders of length one, scales folded in."""
+    """The dictionary of a state, for raw sites: thresholds in place, scales folded in, decoders of length one."""
     norms = kind_of(config).decoder_norms(state["params"], config)
     params = make_gate(run.sparsity).plain(state["params"], norms, state["control"])
-    trained = normalise.unit_decoders(Dictionary(params, config, name))
-    return normalise.fold(trained, normalise.Scales(**state["scales"]))
+    trained = Dictionary(params, config, name)
+    return normalise.unit_decoders(normalise.fold(trained, normalise.Scales(**state["scales"])))
 
 
 def make_stream(run: DictionaryRun, model: Model) -> Stream:
@@ -245,6 +245,7 @@ def task(run: DictionaryRun, model: Model | None = None, stream: Stream | None =
     Raises:
       InputError: a model or text that cannot be used.
     """
+    make_gate(run.sparsity)  # refuses wrong settings before anything is made
     model = model or load_model(run.model)
     config = dictionary_config(run, model)
     stream = stream or make_stream(run, model)

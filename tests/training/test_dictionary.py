@@ -123,7 +123,7 @@ def test_bad_settings_are_refused_before_anything_is_written(folder: Path, tmp_p
         assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def data(rows: int = 512) -> tuple[jax.Array, jax.Array]:
+def data(rows: int = 256) -> tuple[jax.Array, jax.Array]:
     """Two layers of sparse features, read and written through random directions."""
     keys = jax.random.split(jax.random.key(0), 4)
     hidden = jnp.maximum(jax.random.normal(keys[0], (2, rows, 24)) - 1.2, 0.0)
@@ -134,7 +134,7 @@ def data(rows: int = 512) -> tuple[jax.Array, jax.Array]:
 
 def setting(sparsity: SparsityConfig, kind: str = "clt", **changes: Any) -> tuple[D.DictionaryRun, Any]:
     run = D.DictionaryRun(
-        "m", 200, batch=512, sparsity=sparsity, dictionary=D.DictionarySpec(kind, 48),
+        "m", 200, batch=256, sparsity=sparsity, dictionary=D.DictionarySpec(kind, 48),
         start=D.StartConfig(rate=0.15, decoder=0.3), **{"optimiser": OptimiserConfig(warmup=5), **changes},
     )  # fmt: skip
     config = D.dictionary_config(run, Model({}, MODEL, None, "m"))
@@ -158,8 +158,8 @@ def test_it_learns_and_the_folded_dictionary_does_what_was_trained(
     kind: str, sparsity: SparsityConfig
 ) -> None:
     run, config = setting(sparsity, kind)
-    state, history = advance(run, config, 200)
-    assert history[-1]["nmse"] < 0.4 * history[0]["nmse"]
+    state, history = advance(run, config, 120)
+    assert history[-1]["nmse"] < 0.6 * history[0]["nmse"]
     x, y = data()
     found = reconstruction(D.to_dictionary(run, config, state), [(x, y)])
     state, metrics = jax.jit(partial(D.step, run, config))(state, (x, y))
@@ -178,7 +178,8 @@ def test_the_controlled_coefficient_meets_its_target() -> None:
     controlled = dataclasses.replace(TANH, l0=4.0, rate=0.05)
     run, config = setting(controlled)
     _, history = advance(run, config, 200)
-    np.testing.assert_allclose(history[-1]["l0_layers"], 4.0, rtol=0.3)
+    late = np.mean([metrics["l0_layers"] for metrics in history[-80:]], axis=0)
+    np.testing.assert_allclose(late, 4.0, rtol=0.3)
 
 
 def test_more_sparsity_gives_fewer_active_features_and_the_ramp_starts_at_nothing() -> None:
