@@ -107,12 +107,11 @@ def test_the_state_can_be_read_before_the_answer(pocket: Model) -> None:
     n = len(words.STATES)
     assert read["questions"] == 2 * n * len(words.ATTRIBUTES)
     assert len(read["state"]) == len(read["answer"]) == pocket.config.n_layers + 1
-    assert read["answer"][-1] >= 0.9
     # The embedding of the last word, "is", knows neither.
     assert read["state"][0] < 0.2 and read["answer"][0] < 0.2
-    before = [k for k, share in enumerate(read["state"]) if share > 0.8]
-    answered = [k for k, share in enumerate(read["answer"]) if share > 0.8]
-    assert before and before[0] < answered[0]
+    leads = [k for k, share in enumerate(read["state"]) if share > 0.8]
+    assert leads and read["answer"][leads[0]] < read["state"][leads[0]]
+    assert read["answer"][-1] > 0.6 and max(read["answer"][: leads[0]]) < 0.2
 
 
 @pytest.mark.skipif(not BUNDLED["pocket-clt"].is_dir(), reason="no cross-layer transcoder is bundled")
