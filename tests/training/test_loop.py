@@ -67,7 +67,7 @@ def saved_steps(out: Path) -> list[int]:
 
 
 def wait_for(out: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(s >= step for s in saved_steps(out)):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
