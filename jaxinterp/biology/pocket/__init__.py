@@ -8,4 +8,4 @@ are the questions with known answers, `vocabulary` the words, `gates` the marks 
 
 def demo_prompt() -> str:
     """A two-hop question about a city that occurs in no two-hop question of the training text."""
-    return "the capital of the state containing saint bridge is"
+    return "the capital of the state containing summer hollow is"
