@@ -60,7 +60,7 @@ def edge(params):
 
 gradient = jax.grad(edge)(model.params)
 direction = jax.tree.map(lambda g: g / (1e-12 + jnp.linalg.norm(g)), gradient)
-step = 1e-2
+step = 1e-3
 ahead, behind = (
     edge(jax.tree.map(lambda p, d, s=sign: p + s * step * d, model.params, direction)) for sign in (1, -1)
 )
