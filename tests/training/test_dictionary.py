@@ -174,12 +174,16 @@ def test_the_layer_threshold_meets_its_target() -> None:
     assert history[20]["l0"] > 6.0
 
 
-def test_the_controlled_coefficient_meets_its_target() -> None:
-    controlled = dataclasses.replace(TANH, l0=4.0, rate=0.05)
-    run, config = setting(controlled)
-    _, history = advance(run, config, 200)
-    late = np.mean([metrics["l0_layers"] for metrics in history[-80:]], axis=0)
-    np.testing.assert_allclose(late, 4.0, rtol=0.3)
+def test_the_coefficient_moves_against_the_distance_from_the_target() -> None:
+    gate = make_gate(dataclasses.replace(TANH, l0=4.0, start_l0=16.0, anneal=0.5, rate=0.1))
+    before = {"coefficient": jnp.full((4,), 0.03)}
+    late = gate.update(before, jnp.array([5.0, 4.0, 3.0, 99.0]), jnp.float32(0.5))["coefficient"]
+    np.testing.assert_allclose(late, 0.03 * np.exp(0.1 * np.array([0.25, 0.0, -0.25, 1.0])), rtol=1e-5)
+    # Half way through the annealing the target is the geometric mean of its ends.
+    early = gate.update(before, jnp.full((4,), 8.0), jnp.float32(0.25))["coefficient"]
+    np.testing.assert_allclose(early, 0.03, rtol=1e-5)
+    free = make_gate(TANH).update(before, jnp.full((4,), 8.0), jnp.float32(0.25))
+    np.testing.assert_array_equal(free["coefficient"], before["coefficient"])
 
 
 def test_more_sparsity_gives_fewer_active_features_and_the_ramp_starts_at_nothing() -> None:
