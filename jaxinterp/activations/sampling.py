@@ -27,7 +27,9 @@ def sampled(model: Model, config: TextConfig, seed: int, first: int | None) -> B
     token, tokens after its first occurrence are not used.
     """
     if first is None:
-        raise InputError("text: sampling needs a first token, and the model's tokenizer has none (set text.start)")
+        raise InputError(
+            "text: sampling needs a first token, and the model's tokenizer has none (set text.start)"
+        )
     if not 0 <= first < model.config.vocab_size:
         raise InputError(f"text: start {first} is outside the vocabulary of {model.config.vocab_size}")
     end = getattr(model.tokenizer, "eos", None)
@@ -48,7 +50,14 @@ def sampled(model: Model, config: TextConfig, seed: int, first: int | None) -> B
 
 
 def sample(
-    params: Tree, config: ModelConfig, first: int, *, key: Array, batch: int, length: int, temperature: float = 1.0
+    params: Tree,
+    config: ModelConfig,
+    first: int,
+    *,
+    key: Array,
+    batch: int,
+    length: int,
+    temperature: float = 1.0,
 ) -> np.ndarray:
     """Sequences ``[batch, length]`` that start with ``first``; token i is drawn with ``fold_in(key, i)``.
 
@@ -98,5 +107,7 @@ def _grow(cache: Cache, size: int) -> Cache:
         widths[2] = (0, size)
         return jnp.pad(array, widths, constant_values=value)
 
-    places = cache.places._replace(positions=pad(cache.places.positions, 0), segments=pad(cache.places.segments, -1))
+    places = cache.places._replace(
+        positions=pad(cache.places.positions, 0), segments=pad(cache.places.segments, -1)
+    )
     return cache._replace(keys=pad(cache.keys, 0), values=pad(cache.values, 0), places=places)
