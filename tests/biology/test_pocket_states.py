@@ -114,12 +114,18 @@ def test_the_state_can_be_read_before_the_answer(pocket: Model) -> None:
     assert read["answer"][-1] > 0.6 and max(read["answer"][: leads[0]]) < 0.2
 
 
-@pytest.mark.parametrize(("name", "surviving"), [("pocket-plt", 0.8), ("pocket-clt", 0.0)])
-def test_answers_about_held_out_cities_pass_through_state_features(
-    pocket: Model, name: str, surviving: float
-) -> None:
-    # The share that survives is met by the per-layer transcoders only (docs/pocket.md has both figures).
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pocket-plt",
+        pytest.param(
+            "pocket-clt",
+            marks=pytest.mark.xfail(strict=True, reason=".275 of the prompts, .8 is asked: docs/pocket.md"),
+        ),
+    ],
+)
+def test_answers_about_held_out_cities_pass_through_state_features(pocket: Model, name: str) -> None:
     result = states.study(pocket, load_dictionary(name), limit=16)
     assert result["prompts"] == 16
-    assert result["surviving"] >= surviving
     assert result["share"] > 3 * result["random_share"]
+    assert result["surviving"] >= 0.8
