@@ -23,6 +23,7 @@ class SparsityConfig:
         None means ``l0`` from the start.
       anneal: share of the run in which the target moves.
       rate: how fast the controller moves towards the target, per step.
+      damping: how strongly a coefficient answers to the movement of L0 itself (straight-through only).
       coefficient: λ_S, weight of the tanh sparsity; where ``l0`` is given, its first value.
       ramp: share of the run in which λ_S rises linearly from 0.
       scale: c in ``tanh(c ‖W_dec‖ a)``.
@@ -37,6 +38,7 @@ class SparsityConfig:
     start_l0: float | None = None
     anneal: float = 0.5
     rate: float = 0.05
+    damping: float = 5.0
     coefficient: float = 0.1
     ramp: float = 1.0
     scale: float = 4.0
