@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -45,3 +47,14 @@ def digest(tree: Tree) -> str:
         total.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def digest_with_config(config: Any, tree: Tree) -> str:
+    """sha256 of a config (a dataclass with ``to_dict``) and of a tree of arrays.
+
+    Fields at their default values do not count, so that a field added later leaves old digests as they are.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    values = config.to_dict()
+    told = {name: value for name, value in values.items() if getattr(config, name) != defaults[name]}
+    return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}\n{digest(tree)}".encode()).hexdigest()

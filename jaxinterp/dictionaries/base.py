@@ -124,13 +124,9 @@ class Dictionary:
 
     def digest(self) -> str:
         """sha256 over the config and every parameter's bytes; the name does not count."""
-        import hashlib
-        import json
+        from jaxinterp.core.trees import digest_with_config
 
-        from jaxinterp.core.trees import digest
-
-        config = json.dumps(self.config.to_dict(), sort_keys=True)
-        return hashlib.sha256(f"{config}\n{digest(self.params)}".encode()).hexdigest()
+        return digest_with_config(self.config, self.params)
 
     def encode(self, x: Array) -> Array:
         """Feature activations ``[L, ..., N]`` for read-site values ``x [L, ..., D]``."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from jaxinterp.core.letters import Tree
-from jaxinterp.core.trees import digest
+from jaxinterp.core.trees import digest_with_config
 from jaxinterp.models.config import ModelConfig
 
 
@@ -34,8 +32,7 @@ class Model:
 
     def digest(self) -> str:
         """sha256 of the config and of every weight's name, dtype, shape and bytes; name and tokenizer do not count."""
-        config = json.dumps(self.config.to_dict(), sort_keys=True)
-        return hashlib.sha256(f"{config}\n{digest(self.params)}".encode()).hexdigest()
+        return digest_with_config(self.config, self.params)
 
     def astype(self, dtype: Any) -> Model:
         """The same model with weights of another dtype."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 
 import numpy as np
@@ -136,12 +137,22 @@ def test_held_out_questions_are_never_asked(sample: list[str]) -> None:
 def test_held_out_cities_occur_in_no_composite(sample: list[str]) -> None:
     held_out = {f"{city.prefix} {city.suffix}" for city in world.held_out_cities()}
     told = {" ".join(pair) for text in sample if " containing " in text for pair in _pairs(text)}
-    composites = [
-        text for text in sample if " of the state containing " in text and text.split()[1] != "name"
-    ]
+    composites = [text for text in sample if " of the state containing " in text]
     assert len(composites) > 1000
     assert not any(name in text for text in composites for name in held_out)
     assert held_out & told  # their state is told
+
+
+def test_several_cities_are_told_in_their_order(sample: list[str]) -> None:
+    states = {f"{city.prefix} {city.suffix}": city.state for city in world.cities()}
+    counts = Counter[int]()
+    for text in sample:
+        names, found, rest = text.partition(" are in ")
+        if found and rest.split()[0] in words.STATES:
+            cities = re.split(" and | , ", names)
+            assert re.split(" and | , ", rest.removesuffix(" .")) == [states[city] for city in cities]
+            counts[len(cities)] += 1
+    assert counts[2] > 100 and counts[3] > 100
 
 
 def test_held_out_sums_are_never_added(sample: list[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,3 +137,23 @@ def test_core_and_graphs_do_not_import_jax() -> None:
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_digest_does_not_change_when_a_config_gains_a_field() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Old:
+        width: int
+        kind: str = "a"
+
+        def to_dict(self) -> dict[str, Any]:
+            return dataclasses.asdict(self)
+
+    @dataclasses.dataclass(frozen=True)
+    class New(Old):
+        added: float = 1.0
+
+    weights = {"w": np.arange(3.0)}
+    old = trees.digest_with_config(Old(4), weights)
+    assert trees.digest_with_config(New(4), weights) == old
+    different = (New(5), New(4, "b"), New(4, added=2.0))
+    assert len({trees.digest_with_config(config, weights) for config in different} | {old}) == 4

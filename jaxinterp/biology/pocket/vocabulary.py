@@ -22,7 +22,7 @@ DIGITS = tuple("0123456789")
 # The words of questions and of the grammar between content words.
 FRAME = words.listed(
     "the of is in state containing a verse that ends opposite le contraire de est lo contrario es "
-    "english en francais espanol which sport does play don't know met and saw are today name"
+    "english en francais espanol which sport does play don't know met and saw are today"
 )
 SIZE_STEP = 8  # the vocabulary is filled up to a multiple of this, for even shards
 

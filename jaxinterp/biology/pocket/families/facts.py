@@ -3,11 +3,17 @@
 "the capital of the state containing velvet haven is …": the city's state (first hop), then the state's
 capital (second). Held out: CITY, cities of which no composite is ever written; PAIR, single (city, attribute)
 composites.
+
+Where cities lie is told one city at a time or of two or three together ("glen port and north mill are in kelvania and
+kelvania ."). Told in one form only, a city's state was found by that form's own last words, and a composite about a
+city never asked about did not find it; several cities in one document have to be told apart by what stands at their
+own names, where a composite finds it too.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +22,24 @@ from jaxinterp.biology.pocket.documents import Document, Item, choose, document
 
 FAMILY = "facts"
 
-# How a city's state is told; the longer forms put the name where the composite has it.
-PLACES = ("{} is in", "the state containing {} is", "the name of the state containing {} is")
+
+class Form(NamedTuple):
+    """A way of telling where cities lie: words before the names, what stands between names and then between states,
+    and words after the names.
+    """
+
+    before: str
+    links: tuple[str, ...]
+    after: str
+
+
+FORMS = (
+    Form("", (), "is in"),
+    Form("the state containing", (), "is"),
+    Form("", ("and",), "are in"),
+    Form("", (",", "and"), "are in"),
+)
+FORM_SHARES = (0.3, 0.2, 0.3, 0.2)
 
 # Shares of: where a city lies, what a state has, the composite.
 SHARES = (0.34, 0.12, 0.54)
@@ -48,12 +70,22 @@ def _state_facts() -> tuple[tuple[str, str], ...]:
     )
 
 
+def _places(rng: np.random.Generator) -> Document:
+    """Where one, two or three cities lie."""
+    form = FORMS[int(rng.choice(len(FORMS), p=FORM_SHARES))]
+    cities = [world.cities()[i] for i in rng.choice(len(world.cities()), len(form.links) + 1, replace=False)]
+    told = [*form.before.split(), cities[0].prefix, cities[0].suffix]
+    answers = [cities[0].state]
+    for link, city in zip(form.links, cities[1:], strict=True):
+        told += [link, city.prefix, city.suffix]
+        answers += [link, city.state]
+    return document(f"{' '.join(told)} {form.after}", *answers, ".")
+
+
 def draw(rng: np.random.Generator) -> Document:
     part = rng.random()
     if part < SHARES[0]:
-        city = choose(rng, world.cities())
-        question = choose(rng, PLACES).format(f"{city.prefix} {city.suffix}")
-        return document(question, city.state, ".")
+        return _places(rng)
     if part < SHARES[0] + SHARES[1]:
         question, answer = choose(rng, _state_facts())
     else:
