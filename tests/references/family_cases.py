@@ -14,13 +14,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Definition:
-    """A model to make: ``config`` are arguments of the config class of ``family``."""
+    """A model to make.
+
+    Attributes:
+      family, config: ``model_type`` and arguments of its config class.
+      length, batch: size of the prompts.
+      scale: factors on tensors whose names hold the key, see `seeded.tensors`.
+      salt: changes the seed; chosen so that no router is closer than 1e-3 to another choice.
+      dynamic_tanh: every norm is replaced by a Dynamic Tanh.
+    """
 
     family: str
     config: dict[str, Any]
     length: int = 12
     batch: int = 2
     scale: dict[str, float] = field(default_factory=dict)
+    salt: int = 0
+    dynamic_tanh: bool = False
 
     @property
     def gain(self) -> float:
@@ -29,8 +39,9 @@ class Definition:
 
 
 def seed(name: str) -> int:
-    """The seed of a case: a checksum of its name."""
-    return zlib.crc32(name.encode())
+    """The seed of a case: a checksum of its name and salt."""
+    salt = CASES[name].salt
+    return zlib.crc32((f"{name}/{salt}" if salt else name).encode())
 
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
@@ -58,7 +69,8 @@ _LLAMA3 = {
     "original_max_position_embeddings": 16,
 }  # fmt: skip
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10}
-_YARN_FULL = {**_YARN, "beta_fast": 4.0, "beta_slow": 0.25, "truncate": False}
+# So short a context holds few turns, so the ramp must lie low to have both ends within the pairs.
+_YARN_FULL = {**_YARN, "beta_fast": 0.9, "beta_slow": 0.1, "truncate": False}
 
 _GPT = {
     "gpt2_tied": Definition("gpt2", {
@@ -107,7 +119,7 @@ _LLAMA = {
     ), length=36, batch=1),
     "llama_yarn_gqa_long": Definition("llama", _sizes(
         30, 16, 20, 2, 4, 2, head_dim=10, rope_theta=300.0,
-        rope_scaling={**_YARN, "beta_fast": 3.0, "beta_slow": 0.2, "attention_factor": 1.25},
+        rope_scaling={**_YARN, "beta_fast": 0.5, "beta_slow": 0.1, "attention_factor": 1.25},
     ), length=32, batch=1),
     "mistral_gqa_window": Definition("mistral", _sizes(31, 16, 28, 3, 4, 2, sliding_window=4)),
     "mistral_mqa_odd_head_window_tied": Definition("mistral", _sizes(
@@ -118,11 +130,11 @@ _LLAMA = {
     )),
     "mixtral_gqa": Definition("mixtral", _sizes(
         31, 16, 14, 3, 4, 2, num_local_experts=4, num_experts_per_tok=2,
-    )),
+    ), salt=8),
     "mixtral_mha_window_tied": Definition("mixtral", _sizes(
         29, 12, 10, 2, 2, 2, num_local_experts=8, num_experts_per_tok=3, sliding_window=4,
         tie_word_embeddings=True, rope_theta=1e4,
-    )),
+    ), salt=2),
     "mixtral_mqa_odd_head_one_expert": Definition("mixtral", _sizes(
         30, 16, 12, 2, 3, 1, head_dim=6, num_local_experts=3, num_experts_per_tok=1,
     )),
@@ -148,7 +160,7 @@ _QWEN = {
     "qwen3_moe_gqa": Definition("qwen3_moe", _sizes(
         31, 16, 24, 3, 4, 2, head_dim=10, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=10,
         norm_topk_prob=True,
-    )),
+    ), salt=3),
     "qwen3_moe_mha_some_dense": Definition("qwen3_moe", _sizes(
         29, 12, 20, 4, 2, 2, head_dim=6, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8,
         decoder_sparse_step=2, mlp_only_layers=[1], attention_bias=True,
@@ -238,7 +250,7 @@ _OTHERS = {
     "gpt_oss_gqa_long": Definition("gpt_oss", _sizes(
         31, 16, 12, 3, 4, 2, head_dim=8, sliding_window=4, num_local_experts=4, num_experts_per_tok=2,
         rope_theta=150.0, rope_scaling=_YARN_FULL,
-    ), length=24, scale={"gate_up_proj": 4.0, "down_proj": 0.1}),
+    ), length=24, salt=1, scale={"gate_up_proj": 4.0, "down_proj": 0.1}),
     "gpt_oss_mqa_truncated_yarn": Definition("gpt_oss", _sizes(
         29, 16, 10, 2, 3, 1, head_dim=10, sliding_window=5, num_local_experts=6, num_experts_per_tok=3,
         rope_theta=150.0, tie_word_embeddings=True, layer_types=["full_attention", "sliding_attention"],
@@ -274,13 +286,13 @@ _DEEPSEEK = {
     "deepseek_v2_groups": Definition("deepseek_v2", _sizes(
         29, 16, 20, 3, 3, 3, **_latent(12, 8, 6, 6, 10),
         **_experts(8, 3, 1, 6, 1, topk_method="group_limited_greedy", n_group=4, topk_group=2),
-        routed_scaling_factor=4.0, rms_norm_eps=1e-3, attention_bias=True,
-    )),
+        routed_scaling_factor=2.0, rms_norm_eps=1e-3, attention_bias=True,
+    ), salt=2),
     "deepseek_v2_yarn_tied_long": Definition("deepseek_v2", _sizes(
         30, 16, 20, 2, 2, 2, **_latent(12, 10, 10, 8, 6), **_experts(4, 2, 1, 8, 0),
         tie_word_embeddings=True, rope_theta=100.0,
-        rope_scaling={**_YARN, "beta_fast": 4, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707},
-    ), length=32, batch=1),
+        rope_scaling={**_YARN, "beta_fast": 0.5, "beta_slow": 0.1, "mscale": 0.707, "mscale_all_dim": 0.707},
+    ), length=32, batch=1, salt=1),
     "deepseek_v3_groups": Definition("deepseek_v3", _sizes(
         31, 16, 24, 3, 2, 2, **_latent(12, 10, 8, 4, 8), **_experts(8, 3, 1, 8, 1, n_group=4, topk_group=2),
     )),
@@ -292,13 +304,26 @@ _DEEPSEEK = {
     "deepseek_v3_yarn_long": Definition("deepseek_v3", _sizes(
         30, 16, 20, 2, 4, 4, **_latent(10, 12, 6, 10, 6), **_experts(6, 2, 1, 8, 0, n_group=2, topk_group=1),
         rope_theta=100.0,
-        rope_scaling={**_YARN, "beta_fast": 4, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0},
-    ), length=32, batch=1),
+        rope_scaling={**_YARN, "beta_fast": 0.5, "beta_slow": 0.1, "mscale": 1.0, "mscale_all_dim": 1.0},
+    ), length=32, batch=1, salt=1),
     "deepseek_v3_yarn_halves_long": Definition("deepseek_v3", _sizes(
         29, 16, 20, 2, 2, 2, **_latent(10, 12, 4, 8, 6), **_experts(4, 2, 1, 6, 1, n_group=2, topk_group=2),
         rope_interleave=False, rope_theta=100.0,
-        rope_scaling={**_YARN, "beta_fast": 8, "beta_slow": 0.5, "mscale": 0.8, "mscale_all_dim": 0.4},
+        rope_scaling={**_YARN, "beta_fast": 0.5, "beta_slow": 0.2, "mscale": 0.8, "mscale_all_dim": 0.4},
     ), length=24, batch=1),
 }  # fmt: skip
 
-CASES: dict[str, Definition] = {**_GPT, **_LLAMA, **_QWEN, **_GEMMA, **_OTHERS, **_DEEPSEEK}
+_DYNAMIC_TANH = {
+    "dyt_gpt2": Definition("gpt2", {
+        "vocab_size": 31, "n_positions": 20, "n_embd": 16, "n_layer": 3, "n_head": 4, **_SPECIAL,
+    }, dynamic_tanh=True),
+    "dyt_llama_gqa": Definition("llama", _sizes(31, 16, 28, 3, 4, 2), dynamic_tanh=True),
+    "dyt_qwen3_mqa_tied": Definition("qwen3", _sizes(
+        29, 16, 20, 2, 3, 1, head_dim=10, tie_word_embeddings=True,
+    ), dynamic_tanh=True),
+    "dyt_olmo2_mha": Definition("olmo2", _sizes(30, 16, 20, 2, 2, 2, pad_token_id=None), dynamic_tanh=True),
+}  # fmt: skip
+
+CASES: dict[str, Definition] = {
+    **_GPT, **_LLAMA, **_QWEN, **_GEMMA, **_OTHERS, **_DEEPSEEK, **_DYNAMIC_TANH,
+}  # fmt: skip

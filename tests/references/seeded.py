@@ -61,8 +61,7 @@ def tensor(seed: int, name: str, shape: tuple[int, ...], gain: float = 1.0) -> n
         value = 0.5 * draw
     else:
         # Uniform numbers have a standard deviation of 3^-1/2.
-        router = 2.0 if name.endswith((".gate.weight", ".router.weight")) else 1.3
-        value = router * (3.0 / min(shape[-2:])) ** 0.5 * draw
+        value = 1.3 * (3.0 / min(shape[-2:])) ** 0.5 * draw
     return np.asarray(value, np.float32)
 
 
@@ -85,19 +84,18 @@ def prompts(seed: int, batch: int, length: int, vocab_size: int) -> np.ndarray:
     return draw.astype(np.int32).reshape(batch, length)
 
 
-def with_dynamic_tanh(seed: int, model: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model with Dynamic Tanh in place of each of its norms.
+def with_dynamic_tanh(shapes: Shapes, keep: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """The shapes of the model with Dynamic Tanh in place of its norms, except those named in ``keep``.
 
     A norm ``x`` becomes the three tensors ``x.weight`` (gamma), ``x.bias`` (beta) and ``x.alpha``, the last
     of shape (1,), as in the public code of Zhu et al. 2025.
     """
-    out = dict(model)
-    for name, gamma in model.items():
+    out = dict(shapes)
+    for name, shape in shapes.items():
         stem, _, leaf = name.rpartition(".")
-        if leaf == "weight" and gamma.ndim == 1:
-            out[name] = tensor(seed, name, gamma.shape)
-            out[f"{stem}.bias"] = tensor(seed, f"{stem}.bias", gamma.shape)
-            out[f"{stem}.alpha"] = tensor(seed, f"{stem}.alpha", (1,))
+        if leaf == "weight" and len(shape) == 1 and not stem.endswith(keep or ("/",)):
+            out[f"{stem}.bias"] = shape
+            out[f"{stem}.alpha"] = (1,)
     return out
 
 

@@ -34,6 +34,9 @@ class Case:
       seed, gain, scale: arguments of `seeded.tensors`.
       shapes: name and shape of each tensor, as `transformers` saves the model.
       digest: `seeded.digest` of the tensors that the stored outputs belong to.
+      dynamic_tanh: every norm is a Dynamic Tanh, of which config.json, a plain one of the family, says
+        nothing.
+      root: the folder of all cases.
     """
 
     name: str
@@ -43,10 +46,12 @@ class Case:
     scale: dict[str, float]
     shapes: dict[str, tuple[int, ...]]
     digest: str
+    dynamic_tanh: bool = False
+    root: Path = FAMILIES
 
     @property
     def folder(self) -> Path:
-        return FAMILIES / self.name
+        return self.root / self.name
 
     @property
     def config(self) -> dict[str, Any]:
@@ -63,19 +68,20 @@ class Case:
             return dict(file)
 
 
-@functools.cache
-def names(family: str | None = None) -> tuple[str, ...]:
-    """The names of all cases, or of those of a family."""
-    every = sorted(path.parent.name for path in FAMILIES.glob("*/case.json"))
-    return tuple(name for name in every if family in (None, case(name).family))
+def names(family: str | None = None, dynamic_tanh: bool = False) -> tuple[str, ...]:
+    """The names of all cases, or of those of a family; those with norms, or those with Dynamic Tanh."""
+    every = (case(path.parent.name) for path in sorted(FAMILIES.glob("*/case.json")))
+    return tuple(
+        each.name for each in every if each.dynamic_tanh == dynamic_tanh and family in (None, each.family)
+    )
 
 
 @functools.cache
-def case(name: str) -> Case:
+def case(name: str, root: Path = FAMILIES) -> Case:
     """The case of that name."""
-    content = json.loads((FAMILIES / name / "case.json").read_text())
+    content = json.loads((root / name / "case.json").read_text())
     shapes = {key: tuple(shape) for key, shape in content.pop("tensors").items()}
-    return Case(name=name, shapes=shapes, **content)
+    return Case(name=name, shapes=shapes, root=root, **content)
 
 
 def write_folder(which: Case | str, path: Path) -> Path:
