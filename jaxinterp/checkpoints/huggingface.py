@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxinterp.checkpoints import placing, rearrange
 from jaxinterp.checkpoints.families import FAMILIES
-from jaxinterp.checkpoints.families.base import Family, Tensor, read_fields
+from jaxinterp.checkpoints.families.base import REQUIRED, Family, Tensor, read_fields
 from jaxinterp.checkpoints.tensors import TensorFile
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import read_json
@@ -30,7 +30,6 @@ _STORED = ("F16", "BF16", "F32")
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-_HEAD = "lm_head.weight"
 
 
 def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
@@ -57,12 +56,30 @@ def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
                 f"{where}: the architecture {name!r} is not supported; "
                 f"of {kind} models {family.architecture} is"
             )
+    if family.inner is not None:
+        content = _inner(family, content, where)
     values = read_fields(family, content, where)
     try:
         return family, family.config(values, where)
     except InputError as error:
         # What the sizes do not allow together is said by our own config, which does not know the file.
         raise error if where in str(error) else InputError(f"{where}: {error}") from error
+
+
+def _inner(family: Family, content: dict[str, Any], where: str) -> dict[str, Any]:
+    """The text model's own config, after the fields around it have been accounted for."""
+    inner = family.inner
+    assert inner is not None
+    around = family._replace(fields={inner: REQUIRED})
+    # Fields of the text model that the outer config repeats must say the same.
+    repeated = {name: value for name, value in content.items() if name in family.fields and name != inner}
+    own = read_fields(around, {k: v for k, v in content.items() if k not in repeated}, where)[inner]
+    if not isinstance(own, dict):
+        raise InputError(f"{where}: {inner} is {own!r}, expected the fields of the text model")
+    for name, value in repeated.items():
+        if own.setdefault(name, value) != value:
+            raise InputError(f"{where}: {name} is {value!r}, but {own[name]!r} in {inner}")
+    return own
 
 
 class Store:
@@ -156,7 +173,9 @@ def read_model(
         def read(layer: int, entry: Tensor = entry) -> np.ndarray:
             name = names[entry.stored.format(l=layer)]
             source = store.files[name]
-            array = rearrange.to_ours(source.read(name), entry.pattern, sizes)
+            stored = source.read(name)
+            stored = stored if entry.rows is None else stored[entry.rows[0] : entry.rows[1]]
+            array = rearrange.to_ours(stored, entry.pattern, sizes)
             array = array if entry.part is None else array[entry.part]
             return placing.cast(array, target, f"{source.path}: the tensor {name!r}")
 
@@ -168,7 +187,7 @@ def read_model(
                 shape, np.ascontiguousarray(read(0)).__getitem__, placements[entry.ours]
             )
     if config.tied:
-        _check_tied(store, names, entries)
+        _check_tied(family, store, names, entries)
     return unflatten(leaves), config
 
 
@@ -187,17 +206,22 @@ def _match(
     expected: dict[str, tuple[int, ...]] = {}
     for entry in entries:
         for layer in range(config.n_layers if "{l}" in entry.stored else 1):
-            expected[entry.stored.format(l=layer)] = rearrange.stored_shape(entry.pattern, sizes)
+            shape = rearrange.stored_shape(entry.pattern, sizes)
+            expected[entry.stored.format(l=layer)] = (
+                shape if entry.rows is None else (entry.rows[2], *shape[1:])
+            )
     prefixed = any(name.startswith(family.prefix) for name in store.files)
     names: dict[str, str] = {}
     for found in store.files:
-        bare = family.prefix if family.prefix and not prefixed and found != _HEAD else ""
-        names[bare + found] = found
+        bare = family.prefix if family.prefix and not prefixed and found != family.head else ""
+        renamed = family.rename(found) if family.rename else bare + found
+        if renamed is not None:
+            names[renamed] = found
     for name, found in names.items():
         source = store.files[found]
         if name not in expected:
             if any(re.fullmatch(buffer, name) for buffer in family.buffers) or (
-                config.tied and name == _HEAD
+                config.tied and name == family.head
             ):
                 continue
             raise InputError(f"{source.path}: unexpected tensor {found!r}{near(name, expected)}")
@@ -220,13 +244,16 @@ def _match(
     return names
 
 
-def _check_tied(store: Store, names: dict[str, str], entries: list[Tensor]) -> None:
+def _check_tied(family: Family, store: Store, names: dict[str, str], entries: list[Tensor]) -> None:
     """A tied model may store its unembedding a second time, but not a different one."""
-    if _HEAD not in names:
+    if family.head not in names:
         return
     embedding = names[next(entry.stored for entry in entries if entry.ours == "embed.tokens")]
-    head, tokens = store.files[names[_HEAD]].read(names[_HEAD]), store.files[embedding].read(embedding)
+    head, tokens = (
+        store.files[names[family.head]].read(names[family.head]),
+        store.files[embedding].read(embedding),
+    )
     if head.shape != tokens.shape or not np.array_equal(head, tokens):
         raise InputError(
-            f"{store.folder}: tie_word_embeddings is true, but {names[_HEAD]!r} differs from {embedding!r}"
+            f"{store.folder}: tie_word_embeddings is true, but {names[family.head]!r} differs from {embedding!r}"
         )

@@ -1,4 +1,5 @@
-"""Attention: multi-head and grouped-query, rotary, sliding window, score softcap, key/value cache.
+"""Attention: multi-head and grouped-query, rotary, sliding window, score softcap, norms of queries and keys, sinks,
+key/value cache.
 
 Letters: B batch, T query position, S key position, D width, K key/value heads, G query heads per
 key/value head, H = K·G, E head width.
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.norms import add_bias
+from jaxinterp.models.norms import add_bias, on_heads
 from jaxinterp.models.rotary import rotate
 
 
@@ -22,6 +23,10 @@ class Places(NamedTuple):
 
     positions: Array
     segments: Array
+
+
+Turn = tuple[Array, Array] | None
+"""Cosines and sines, [tables, B, T, R/2] each."""
 
 
 class Cache(NamedTuple):
@@ -39,9 +44,12 @@ def values(w: Tree, x: Array, unit: Array | None, precision: Any) -> Array:
 
 
 def pattern(
-    w: Tree, config: ModelConfig, x: Array, places: Places, window: Array, precision: Any, cache: Cache | None
-) -> tuple[Array, Array]:
+    w: Tree, config: ModelConfig, x: Array, places: Places, turn: Turn, window: Array, precision: Any,
+    cache: Cache | None,
+) -> tuple[Array, Array]:  # fmt: skip
     """Attention probabilities [B, H, T, S] of x [B, T, D], and its keys [B, T, K, E].
+
+    ``turn``: cosines and sines of `rotary.tables`, or None where positions do not turn.
 
     A query sees keys of its own document at its own or an earlier position, no further back than
     ``window`` tokens (its own included) unless that is 0.
@@ -49,9 +57,13 @@ def pattern(
     b, t, _ = x.shape
     q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
     k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
-    if config.positions == "rope":
-        q = rotate(q, places.positions, base=config.rope_base, pairs=config.rope_pairs)
-        k = rotate(k, places.positions, base=config.rope_base, pairs=config.rope_pairs)
+    if config.qk_norm is not None:
+        q, k = on_heads(q, w["q_norm"], config), on_heads(k, w["k_norm"], config)
+    if turn is not None:
+        # Layers with a window may have rates of their own; see `rotary.tables`.
+        local = 0 if turn[0].shape[0] == 1 else (jnp.asarray(window) > 0).astype(jnp.int32)
+        own = (turn[0][local], turn[1][local])
+        q, k = rotate(q, own, config.rope_pairs), rotate(k, own, config.rope_pairs)
     keys, key_places = k, places
     if cache is not None:
         keys = _append(cache.keys, k, cache.filled)
@@ -64,8 +76,17 @@ def pattern(
     seen = (key <= query) & (places.segments[:, :, None] == key_places.segments[:, None, :])
     seen = seen & ((window == 0) | (query - key < window))
     scores = jnp.where(seen[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    probabilities = jax.nn.softmax(scores, axis=-1)
+    probabilities = _softmax(scores, w.get("sinks"), config)
     return probabilities.reshape(b, config.n_heads, t, keys.shape[1]), k
+
+
+def _softmax(scores: Array, sinks: Array | None, config: ModelConfig) -> Array:
+    """Softmax of scores [B, K, G, T, S] over S; with sinks [H], over S and one more score that is then left out."""
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    sink = sinks.reshape(1, config.n_kv_heads, config.group_size, 1, 1)
+    sink = jnp.broadcast_to(sink, (*scores.shape[:-1], 1))
+    return jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
 
 
 def mix(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models import attention, norms
-from jaxinterp.models.attention import Cache, Places
+from jaxinterp.models.attention import Cache, Places, Turn
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.sites import Touch
 
@@ -51,7 +53,7 @@ def keep(site: str, value: Array) -> Array:
 
 
 def before_mlp(
-    w: Tree, config: ModelConfig, x: Array, *, places: Places | None = None, window: Any = 0,
+    w: Tree, config: ModelConfig, x: Array, *, places: Places | None = None, turn: Turn = None, window: Any = 0,
     frozen: Frozen | None = None, units: Units | None = None, touch: Touch = keep, cache: Cache | None = None,
     precision: Any = None,
 ) -> tuple[Reads, Cache | None]:  # fmt: skip
@@ -60,7 +62,7 @@ def before_mlp(
     Args:
       w: the weights of one layer.
       x: [B, T, D] residual stream.
-      places, window, cache: for the live pattern.
+      places, turn, window, cache: for the live pattern.
       frozen: given instead of computed.
       units: factors on biases.
 
@@ -69,15 +71,14 @@ def before_mlp(
     """
     units = units or Units()
     x = touch("resid_pre", x)
-    scale = frozen.attn_scale if frozen else touch("attn_scale", norms.scale(x, config))
-    a = norms.affine(norms.centre(x, config) / scale, w["attn_norm"], config, units.norm)
-    a = touch("attn_in", a)
+    scale = frozen.attn_scale if frozen else touch("attn_scale", _scale(x, config))
+    a = touch("attn_in", _gain(_divided(x, scale, config), w, "attn_norm", config, units))
     v = attention.values(w, a, units.attention, precision)
     if frozen:
         probabilities = frozen.pattern
     else:
         assert places is not None
-        probabilities, k = attention.pattern(w, config, a, places, window, precision, cache)
+        probabilities, k = attention.pattern(w, config, a, places, turn, window, precision, cache)
         probabilities = touch("pattern", probabilities)
         if cache is not None:
             cache = attention.extend(cache, k, v, places)
@@ -87,11 +88,23 @@ def before_mlp(
         scale = frozen.attn_post_scale if frozen else touch("attn_post_scale", norms.scale(out, config))
         out = norms.affine(norms.centre(out, config) / scale, w["attn_post_norm"], config, units.norm)
     mid = touch("resid_mid", x + touch("attn_out", out))
-    scale = frozen.mlp_scale if frozen else touch("mlp_scale", norms.scale(mid, config))
-    normalised = touch("mlp_normalized", norms.centre(mid, config) / scale)
-    return Reads(
-        mid, normalised, touch("mlp_in", norms.affine(normalised, w["mlp_norm"], config, units.norm))
-    ), cache
+    read = x if config.parallel else mid
+    scale = frozen.mlp_scale if frozen else touch("mlp_scale", _scale(read, config))
+    normalised = touch("mlp_normalized", _divided(read, scale, config))
+    return Reads(mid, normalised, touch("mlp_in", _gain(normalised, w, "mlp_norm", config, units))), cache
+
+
+def _scale(x: Array, config: ModelConfig) -> Array:
+    """The denominator [B, T, 1] of a norm before attention or MLP; one where there is none."""
+    return norms.scale(x, config) if config.pre_norms else jnp.ones_like(x[..., :1])
+
+
+def _divided(x: Array, scale: Array, config: ModelConfig) -> Array:
+    return norms.centre(x, config) / scale if config.pre_norms else x
+
+
+def _gain(x: Array, w: Tree, name: str, config: ModelConfig, units: Units) -> Array:
+    return norms.affine(x, w[name], config, units.norm) if config.pre_norms else x
 
 
 def after_mlp(

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxinterp.core.errors import InputError, near
+from jaxinterp.models.rotary import RopeScaling
 
-_CHOICES = {
+_CHOICES: dict[str, tuple[str | None, ...]] = {
     "norm": ("rms", "layer"),
     "activation": ("silu", "gelu", "gelu_tanh", "relu"),
     "positions": ("rope", "learned"),
     "rope_pairs": ("half", "adjacent"),
+    "qk_norm": (None, "head", "heads"),
 }
-_OPTIONAL = ("query_scale", "attn_softcap", "final_softcap")
+_OPTIONAL = ("query_scale", "attn_softcap", "final_softcap", "rope_local_base")
+_FLAGS = (
+    "norm_unit_offset", "pre_norms", "post_norms", "parallel", "gated", "qkv_bias", "out_bias", "mlp_bias", "sinks",
+    "tied",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,19 @@ class ModelConfig:
         E, M and the longest sequence in tokens.
       norm: "rms" (no centring, no bias) or "layer" (LayerNorm with bias).
       norm_unit_offset: the stored gain is added to one (Gemma).
-      post_norms: a further norm after attention and after the MLP, before the residual add (Gemma-2).
+      pre_norms: norms before attention and before the MLP (all but OLMo-2).
+      post_norms: norms after attention and after the MLP, before the residual add (Gemma-2, OLMo-2).
+      parallel: the MLP reads what attention reads, the residual stream before the layer (GPT-NeoX).
       activation, gated: MLP nonlinearity; gated means ``act(x W_gate) * (x W_up)``.
       positions: rotary or learned absolute; ``rope_pairs`` says which entries turn together, ``half``
         (i, i + E/2) as in Hugging Face or ``adjacent`` (2i, 2i + 1) as in llama2.c.
+      rope_width: entries of a head that turn, the first ones; None means all (GPT-NeoX and Phi turn a part).
+      rope_scaling: for longer contexts, a `RopeScaling` or None.
+      rope_local_base: the rotary base of layers with a window, which are not scaled; None means as the
+        others (Gemma-3).
+      qk_norm: an RMS norm on queries and on keys before they turn: of each "head" (Qwen3, Gemma-3) or of all
+        "heads" together (OLMo-2).
+      sinks: a trained score for each head that takes part in the softmax and moves nothing (GPT-OSS).
       qkv_bias, out_bias, mlp_bias: which projections have biases.
       query_scale: factor on attention scores; None means ``d_head ** -0.5``.
       attn_softcap, final_softcap: ``cap * tanh(x / cap)`` on scores and on logits; None means absent.
@@ -49,12 +64,19 @@ class ModelConfig:
     norm: str = "rms"
     norm_eps: float = 1e-5
     norm_unit_offset: bool = False
+    pre_norms: bool = True
     post_norms: bool = False
+    parallel: bool = False
     activation: str = "silu"
     gated: bool = True
     positions: str = "rope"
     rope_base: float = 10000.0
     rope_pairs: str = "half"
+    rope_width: int | None = None
+    rope_scaling: RopeScaling | None = None
+    rope_local_base: float | None = None
+    qk_norm: str | None = None
+    sinks: bool = False
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -72,10 +94,10 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"model config: {name} is {value!r}, expected a whole number of at least 1")
-        for name in ("norm_unit_offset", "post_norms", "gated", "qkv_bias", "out_bias", "mlp_bias", "tied"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"model config: {name} is {getattr(self, name)!r}, expected true or false")
-        for name in ("norm_eps", "rope_base", "embed_scale", "query_scale", "attn_softcap", "final_softcap"):
+        for name in ("norm_eps", "rope_base", "embed_scale", *_OPTIONAL):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 < value < float("inf")) and not (value is None and name in _OPTIONAL):
@@ -89,8 +111,7 @@ class ModelConfig:
             raise InputError(
                 f"model config: {self.n_heads} heads cannot share {self.n_kv_heads} key/value heads evenly"
             )
-        if self.positions == "rope" and self.d_head % 2:
-            raise InputError(f"model config: rotary positions need an even head width, not {self.d_head}")
+        self._check_rope()
         for window in self.windows:
             if not isinstance(window, int) or isinstance(window, bool) or window < 0:
                 raise InputError(f"model config: a window is {window!r}, expected a whole number, 0 for full")
@@ -99,6 +120,24 @@ class ModelConfig:
             raise InputError(
                 f"model config: {len(self.windows)} windows for {self.n_layers} layers, expected one a layer"
             )
+
+    def _check_rope(self) -> None:
+        width = self.d_head if self.rope_width is None else self.rope_width
+        whole = isinstance(width, int) and not isinstance(width, bool)
+        if self.positions == "rope" and not (whole and 2 <= width <= self.d_head and width % 2 == 0):
+            raise InputError(
+                f"model config: rotary positions need an even head width (or an even part of {self.d_head}), "
+                f"not {width!r}"
+            )
+        scaling = self.rope_scaling
+        if scaling is None:
+            return
+        if not isinstance(scaling, RopeScaling):
+            raise InputError(f"model config: rope_scaling is {scaling!r}, expected a RopeScaling")
+        for name in ("short", "long"):
+            values = getattr(scaling, name)
+            if values and len(values) != width // 2:
+                raise InputError(f"model config: {len(values)} {name} divisors for {width // 2} pairs")
 
     @property
     def score_scale(self) -> float:
@@ -125,7 +164,9 @@ class ModelConfig:
             if f.default is dataclasses.MISSING and f.name not in values:
                 raise InputError(f"{where}: the field {f.name!r} is missing")
         try:
-            return cls(**{**values, "windows": tuple(values.get("windows", ()))})
+            scaling = values.get("rope_scaling")
+            parsed = None if scaling is None else RopeScaling.from_dict(scaling)
+            return cls(**{**values, "windows": tuple(values.get("windows", ())), "rope_scaling": parsed})
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: {error}") from error
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.models import norms
+from jaxinterp.models import norms, rotary
 from jaxinterp.models.attention import Cache, Places
 from jaxinterp.models.block import Reads, after_mlp, before_mlp
 from jaxinterp.models.config import ModelConfig
@@ -124,6 +124,7 @@ def _run(
     ends: dict[str, Array] = {}
     touch = toucher(asked, edits, -1, ends)
     x = touch("embed", embed(params, config, tokens, where.positions))
+    turn = rotary.tables(config, where.positions, x.dtype) if config.positions == "rope" else None
     windows = jnp.asarray(config.windows or (0,) * config.n_layers, jnp.int32)
 
     def layer(carry: tuple[Array, Any], inputs: Any) -> tuple[tuple[Array, Any], Any]:
@@ -132,7 +133,15 @@ def _run(
         record: dict[str, Array] = {}
         touch = toucher(asked, edits, index, record)
         reads, layer_cache = before_mlp(
-            w, config, x, places=where, window=window, touch=touch, cache=layer_cache, precision=precision
+            w,
+            config,
+            x,
+            places=where,
+            turn=turn,
+            window=window,
+            touch=touch,
+            cache=layer_cache,
+            precision=precision,
         )
         out = raw = None
         if swap is None:

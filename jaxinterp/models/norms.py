@@ -22,6 +22,14 @@ def scale(x: Array, config: ModelConfig) -> Array:
     return jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
 
 
+def on_heads(x: Array, weight: Array, config: ModelConfig) -> Array:
+    """The RMS norm of queries or keys [B, T, H, E] with gain [E] (each head) or [H, E] (all heads together)."""
+    axes = tuple(range(-weight.ndim, 0))
+    size = jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True) + config.norm_eps)
+    factor = 1.0 + weight if config.norm_unit_offset else weight
+    return x / size * factor.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
+
+
 def gain(weights: Tree, config: ModelConfig) -> Array:
     """The factor [D] that the norm multiplies with."""
     return 1.0 + weights["scale"] if config.norm_unit_offset else weights["scale"]

@@ -31,15 +31,22 @@ def declare(config: ModelConfig) -> dict[str, Any]:
 
     width, heads, kv, head, mlp = (d, "width"), (h, "heads"), (k, "kv_heads"), (e, "head_width"), (m, "mlp")
     layers: dict[str, Any] = {
-        "attn_norm": norm(True),
         "q": stacked(width, heads, head, init=normal(d**-0.5)),
         "k": stacked(width, kv, head, init=normal(d**-0.5)),
         "v": stacked(width, kv, head, init=normal(d**-0.5)),
         "o": stacked(heads, head, width, init=normal((h * e) ** -0.5 * write)),
-        "mlp_norm": norm(True),
         "up": stacked(width, mlp, init=normal(d**-0.5)),
         "down": stacked(mlp, width, init=normal(m**-0.5 * write)),
     }
+    if config.pre_norms:
+        layers |= {"attn_norm": norm(True), "mlp_norm": norm(True)}
+    if config.qk_norm is not None:
+        gain = "zeros" if config.norm_unit_offset else "ones"
+        every = config.qk_norm == "heads"
+        layers["q_norm"] = stacked(*([heads] if every else []), head, init=gain)
+        layers["k_norm"] = stacked(*([kv] if every else []), head, init=gain)
+    if config.sinks:
+        layers["sinks"] = stacked(heads)
     if config.qkv_bias:
         layers |= {"q_bias": stacked(heads, head), "k_bias": stacked(kv, head), "v_bias": stacked(kv, head)}
     if config.out_bias:

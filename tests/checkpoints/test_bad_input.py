@@ -187,17 +187,41 @@ def test_pickles_are_never_executed(tmp_path: Path) -> None:
 CONFIG_FAULTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "unknown field": ("llama_gqa", {"hidden_sise": 16}, ("'hidden_sise' = 16", "did you mean hidden_size")),
     "a later feature": ("llama_gqa", {"num_experts": 4}, ("num_experts", "4")),
-    "scaled positions": (
+    "positions scaled in an unknown way": (
+        "llama_gqa",
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}},
+        ("rope_scaling", "dynamic", "supported are the types default, linear, llama3"),
+    ),
+    "half a scaling": (
         "llama_gqa",
         {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-        ("rope_scaling", "llama3", "supported is null"),
+        ("rope_scaling", "'low_freq_factor' of llama3 is missing"),
+    ),
+    "a scaling with a new field": (
+        "llama_gqa",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "beta_fats": 4}},
+        ("unknown field 'beta_fats' of yarn", "did you mean beta_fast"),
+    ),
+    "two kinds of scaling": (
+        "llama_gqa",
+        {"rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 8.0}},
+        ("rope_scaling", "supported are the types"),
+    ),
+    "a negative factor": (
+        "llama_gqa",
+        {"rope_scaling": {"rope_type": "linear", "factor": -1.0}},
+        ("rope_scaling: factor is -1.0", "positive"),
     ),
     "another family": (
         "llama_gqa",
         {"model_type": "lama"},
-        ("'lama'", "did you mean llama", "gemma2, gpt2, llama"),
+        ("'lama'", "did you mean llama", "gemma2, gemma3, gemma3_text, gpt2, gpt_neox, llama"),
     ),
-    "no family": ("llama_gqa", {"model_type": None}, ("model_type", "gemma2, gpt2, llama")),
+    "no family": (
+        "llama_gqa",
+        {"model_type": None},
+        ("model_type", "gemma2, gemma3, gemma3_text, gpt2, gpt_neox, llama"),
+    ),
     "another head": ("gpt2", {"architectures": ["GPT2ForTokenClassification"]}, ("GPT2LMHeadModel",)),
     "activation": ("llama_gqa", {"hidden_act": "mish"}, ("hidden_act", "'mish'", "silu")),
     "size of text": ("llama_gqa", {"hidden_size": "16"}, ("hidden_size", "'16'", "whole number")),

@@ -19,12 +19,14 @@ class Tensor(NamedTuple):
       stored: the name in the file, ``{l}`` standing for the layer.
       pattern: of `rearrange`, for one layer. With ``part``, our side begins with the letter ``p``.
       part: which of the p equal parts of the stored tensor this is; None means all of it.
+      rows: (first, end, all) rows of the stored tensor that ``pattern`` describes; None means all of them.
     """
 
     ours: str
     stored: str
     pattern: str
     part: int | None = None
+    rows: tuple[int, int, int] | None = None
 
 
 class Family(NamedTuple):
@@ -39,7 +41,10 @@ class Family(NamedTuple):
       config: the values of ``fields`` (defaults filled in) → `ModelConfig`.
       tensors: `ModelConfig` → the tensors of the model.
       buffers: regular expressions of stored tensors that are no weights.
-      prefix: a prefix that all names may have or lack together.
+      prefix: a prefix that all names but the head's may have or lack together.
+      head: the name of the unembedding, which a tied model may store or not.
+      rename: a name in the files → the name in ``tensors``, or None for a tensor of another part of the model.
+      inner: the field that holds the text model's own config in a model of several parts, which then is read instead.
     """
 
     model_type: str
@@ -51,6 +56,9 @@ class Family(NamedTuple):
     tensors: Callable[[ModelConfig], list[Tensor]]
     buffers: tuple[str, ...] = ()
     prefix: str = ""
+    head: str = "lm_head.weight"
+    rename: Callable[[str], str | None] | None = None
+    inner: str | None = None
 
 
 def names(text: str) -> frozenset[str]:
@@ -163,16 +171,55 @@ def head_width(values: Mapping[str, Any], width: str, heads: str, where: str) ->
     return d // h
 
 
-def rope_base(values: Mapping[str, Any], where: str) -> float:
-    """The rotary base from ``rope_theta`` or ``rope_parameters``; any scaling of positions is refused."""
-    for field in ("rope_scaling", "rope_parameters"):
-        value = values.get(field)
-        if value is None:
-            continue
-        kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else value
-        extra = set(value) - {"rope_type", "type", "rope_theta"} if isinstance(value, dict) else {"?"}
-        if kind != "default" or extra:
-            raise InputError(f"{where}: {field} is {value!r}, supported is null or the type 'default'")
-        if "rope_theta" in value:
-            return number(value, "rope_theta", f"{where}: {field}")
-    return number(values, "rope_theta", where)
+_TYPES = ("sliding_attention", "full_attention")
+
+
+def windows(
+    values: Mapping[str, Any], n_layers: int, sliding: Callable[[int], bool], where: str
+) -> tuple[int, ...]:
+    """The window of each layer from ``layer_types`` and ``sliding_window``; () when no layer has one.
+
+    Args:
+      sliding: layer → whether it has a window, where ``layer_types`` is absent.
+    """
+    types = values.get("layer_types")
+    if types is None:
+        types = [_TYPES[0] if sliding(layer) else _TYPES[1] for layer in range(n_layers)]
+    if not isinstance(types, list) or len(types) != n_layers:
+        raise InputError(f"{where}: layer_types is {types!r}, expected a list of {n_layers}, one a layer")
+    for kind in types:
+        if kind not in _TYPES:
+            raise InputError(f"{where}: layer_types has {kind!r}, supported are {' and '.join(_TYPES)}")
+    if _TYPES[0] not in types:
+        return ()
+    if values["sliding_window"] is None:
+        raise InputError(f"{where}: sliding_window is null but layer_types has {_TYPES[0]!r}")
+    window = whole_number(values, "sliding_window", where)
+    return tuple(window if kind == _TYPES[0] else 0 for kind in types)
+
+
+def sizes(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The sizes of `ModelConfig` from the field names that Llama and most families after it use."""
+    heads = whole_number(values, "num_attention_heads", where)
+    grouped = values.get("num_key_value_heads") is not None
+    return {
+        "vocab_size": whole_number(values, "vocab_size", where),
+        "d_model": whole_number(values, "hidden_size", where),
+        "n_layers": whole_number(values, "num_hidden_layers", where),
+        "n_heads": heads,
+        "n_kv_heads": whole_number(values, "num_key_value_heads", where) if grouped else heads,
+        "d_head": head_width(values, "hidden_size", "num_attention_heads", where),
+        "d_mlp": whole_number(values, "intermediate_size", where),
+        "context": whole_number(values, "max_position_embeddings", where),
+    }
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": REQUIRED,
+    "hidden_size": REQUIRED,
+    "intermediate_size": REQUIRED,
+    "num_hidden_layers": REQUIRED,
+    "num_attention_heads": REQUIRED,
+    "num_key_value_heads": None,
+    "max_position_embeddings": REQUIRED,
+}

@@ -5,81 +5,69 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxinterp.checkpoints.families import rope
 from jaxinterp.checkpoints.families.base import (
     REQUIRED,
+    SIZES,
     Family,
     Tensor,
     activation,
     flag,
     number,
-    rope_base,
-    whole_number,
+    sizes,
+    windows,
 )
-from jaxinterp.checkpoints.families.llama import decoder_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, decoder_tensors
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
-_TYPES = ("sliding_attention", "full_attention")
-
 
 def _windows(values: Mapping[str, Any], n_layers: int, where: str) -> tuple[int, ...]:
-    types = values["layer_types"]
-    if types is None:
-        types = [_TYPES[layer % 2] for layer in range(n_layers)]
-    if not isinstance(types, list) or len(types) != n_layers:
-        raise InputError(f"{where}: layer_types is {types!r}, expected a list of {n_layers}, one a layer")
-    for kind in types:
-        if kind not in _TYPES:
-            raise InputError(f"{where}: layer_types has {kind!r}, supported are {' and '.join(_TYPES)}")
-    if values["sliding_window"] is None:
-        if _TYPES[0] in types:
-            raise InputError(f"{where}: sliding_window is null but layer_types has {_TYPES[0]!r}")
+    if values["sliding_window"] is None and values["layer_types"] is None:
         return ()
-    window = whole_number(values, "sliding_window", where)
-    if values["sliding_window_size"] not in (None, window):
+    found = windows(values, n_layers, lambda layer: layer % 2 == 0, where)
+    if values["sliding_window_size"] not in (None, values["sliding_window"]):
         raise InputError(
-            f"{where}: sliding_window_size is {values['sliding_window_size']!r}, sliding_window is {window}"
+            f"{where}: sliding_window_size is {values['sliding_window_size']!r}, sliding_window is "
+            f"{values['sliding_window']!r}"
         )
-    return tuple(window if kind == _TYPES[0] else 0 for kind in types)
+    return found
+
+
+def softcap(values: Mapping[str, Any], field: str, where: str) -> float | None:
+    """The cap in ``field``, or None."""
+    return None if values[field] is None else number(values, field, where)
 
 
 def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
-    d = whole_number(values, "hidden_size", where)
-    n = whole_number(values, "num_hidden_layers", where)
-    caps = {
-        field: None if values[field] is None else number(values, field, where)
-        for field in ("attn_logit_softcapping", "final_logit_softcapping")
-    }
     bias = flag(values, "attention_bias", where)
+    base, scaling = rope.read(values, where)
+    shape = sizes(values, where)
     return ModelConfig(
-        vocab_size=whole_number(values, "vocab_size", where),
-        d_model=d,
-        n_layers=n,
-        n_heads=whole_number(values, "num_attention_heads", where),
-        n_kv_heads=whole_number(values, "num_key_value_heads", where),
-        d_head=whole_number(values, "head_dim", where),
-        d_mlp=whole_number(values, "intermediate_size", where),
-        context=whole_number(values, "max_position_embeddings", where),
+        **shape,
         norm_eps=number(values, "rms_norm_eps", where),
         norm_unit_offset=True,
         post_norms=True,
         activation=activation(values, "hidden_activation", where),
-        rope_base=rope_base(values, where),
+        rope_base=base,
+        rope_scaling=scaling,
         qkv_bias=bias,
         out_bias=bias,
         query_scale=number(values, "query_pre_attn_scalar", where) ** -0.5,
-        attn_softcap=caps["attn_logit_softcapping"],
-        final_softcap=caps["final_logit_softcapping"],
-        windows=_windows(values, n, where),
+        attn_softcap=softcap(values, "attn_logit_softcapping", where),
+        final_softcap=softcap(values, "final_logit_softcapping", where),
+        windows=_windows(values, shape["n_layers"], where),
         tied=flag(values, "tie_word_embeddings", where),
-        embed_scale=d**0.5,
+        embed_scale=shape["d_model"] ** 0.5,
     )
 
 
-def _tensors(config: ModelConfig) -> list[Tensor]:
+def four_norms(config: ModelConfig) -> list[Tensor]:
+    """`decoder_tensors` with norms before and after attention and MLP."""
     layer = "model.layers.{l}."
     return [
         *decoder_tensors(config),
+        Tensor("layers.attn_norm.scale", layer + "input_layernorm.weight", "d -> d"),
         Tensor("layers.attn_post_norm.scale", layer + "post_attention_layernorm.weight", "d -> d"),
         Tensor("layers.mlp_norm.scale", layer + "pre_feedforward_layernorm.weight", "d -> d"),
         Tensor("layers.mlp_post_norm.scale", layer + "post_feedforward_layernorm.weight", "d -> d"),
@@ -90,14 +78,10 @@ GEMMA2 = Family(
     model_type="gemma2",
     architecture="Gemma2ForCausalLM",
     fields={
-        "vocab_size": REQUIRED,
-        "hidden_size": REQUIRED,
-        "intermediate_size": REQUIRED,
-        "num_hidden_layers": REQUIRED,
-        "num_attention_heads": REQUIRED,
+        **SIZES,
+        **rope.FIELDS,
         "num_key_value_heads": REQUIRED,
         "head_dim": REQUIRED,
-        "max_position_embeddings": REQUIRED,
         "rms_norm_eps": REQUIRED,
         "query_pre_attn_scalar": REQUIRED,
         "sliding_window": REQUIRED,
@@ -106,9 +90,6 @@ GEMMA2 = Family(
         "hidden_activation": "gelu_pytorch_tanh",
         "attn_logit_softcapping": REQUIRED,
         "final_logit_softcapping": REQUIRED,
-        "rope_theta": 10000.0,
-        "rope_scaling": None,
-        "rope_parameters": None,
         "attention_bias": False,
         "tie_word_embeddings": True,
     },
@@ -116,6 +97,6 @@ GEMMA2 = Family(
     # The model itself reads hidden_activation; hidden_act is a leftover of the first Gemma.
     harmless=frozenset({"hidden_act"}),
     config=_config,
-    tensors=_tensors,
-    buffers=(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
+    tensors=four_norms,
+    buffers=BUFFERS,
 )

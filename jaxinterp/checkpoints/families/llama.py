@@ -5,36 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxinterp.checkpoints.families import rope
 from jaxinterp.checkpoints.families.base import (
     REQUIRED,
+    SIZES,
     Family,
     Tensor,
     activation,
     flag,
-    head_width,
     number,
-    rope_base,
-    whole_number,
+    sizes,
 )
 from jaxinterp.models.config import ModelConfig
 
 
 def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
-    heads = whole_number(values, "num_attention_heads", where)
-    kv_heads = values["num_key_value_heads"]
     attention_bias = flag(values, "attention_bias", where)
+    base, scaling = rope.read(values, where)
     return ModelConfig(
-        vocab_size=whole_number(values, "vocab_size", where),
-        d_model=whole_number(values, "hidden_size", where),
-        n_layers=whole_number(values, "num_hidden_layers", where),
-        n_heads=heads,
-        n_kv_heads=heads if kv_heads is None else whole_number(values, "num_key_value_heads", where),
-        d_head=head_width(values, "hidden_size", "num_attention_heads", where),
-        d_mlp=whole_number(values, "intermediate_size", where),
-        context=whole_number(values, "max_position_embeddings", where),
+        **sizes(values, where),
         norm_eps=number(values, "rms_norm_eps", where),
         activation=activation(values, "hidden_act", where),
-        rope_base=rope_base(values, where),
+        rope_base=base,
+        rope_scaling=scaling,
         qkv_bias=attention_bias,
         out_bias=attention_bias,
         mlp_bias=flag(values, "mlp_bias", where),
@@ -47,7 +40,6 @@ def decoder_tensors(config: ModelConfig) -> list[Tensor]:
     layer = "model.layers.{l}."
     found = [
         Tensor("embed.tokens", "model.embed_tokens.weight", "v d -> v d"),
-        Tensor("layers.attn_norm.scale", layer + "input_layernorm.weight", "d -> d"),
         Tensor("layers.q", layer + "self_attn.q_proj.weight", "(h e) d -> d h e"),
         Tensor("layers.k", layer + "self_attn.k_proj.weight", "(k e) d -> d k e"),
         Tensor("layers.v", layer + "self_attn.v_proj.weight", "(k e) d -> d k e"),
@@ -76,28 +68,36 @@ def decoder_tensors(config: ModelConfig) -> list[Tensor]:
     return found
 
 
-def _tensors(config: ModelConfig) -> list[Tensor]:
-    norm = Tensor("layers.mlp_norm.scale", "model.layers.{l}.post_attention_layernorm.weight", "d -> d")
-    return [*decoder_tensors(config), norm]
+def llama_tensors(config: ModelConfig) -> list[Tensor]:
+    """`decoder_tensors` with Llama's two norms a layer."""
+    layer = "model.layers.{l}."
+    return [
+        *decoder_tensors(config),
+        Tensor("layers.attn_norm.scale", layer + "input_layernorm.weight", "d -> d"),
+        Tensor("layers.mlp_norm.scale", layer + "post_attention_layernorm.weight", "d -> d"),
+    ]
 
+
+def head_norms(config: ModelConfig) -> list[Tensor]:
+    """The norms of queries and keys, of each head or of all heads together."""
+    layer, every = "model.layers.{l}.self_attn.", config.qk_norm == "heads"
+    return [
+        Tensor("layers.q_norm", layer + "q_norm.weight", "(h e) -> h e" if every else "e -> e"),
+        Tensor("layers.k_norm", layer + "k_norm.weight", "(k e) -> k e" if every else "e -> e"),
+    ]
+
+
+BUFFERS = (r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)
 
 LLAMA = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
     fields={
-        "vocab_size": REQUIRED,
-        "hidden_size": REQUIRED,
-        "intermediate_size": REQUIRED,
-        "num_hidden_layers": REQUIRED,
-        "num_attention_heads": REQUIRED,
-        "num_key_value_heads": None,
+        **SIZES,
+        **rope.FIELDS,
         "head_dim": None,
-        "max_position_embeddings": REQUIRED,
         "rms_norm_eps": REQUIRED,
         "hidden_act": "silu",
-        "rope_theta": 10000.0,
-        "rope_scaling": None,
-        "rope_parameters": None,
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": False,
@@ -106,6 +106,6 @@ LLAMA = Family(
     # Splitting a product over pretraining_tp slices changes its rounding only.
     harmless=frozenset({"pretraining_tp"}),
     config=_config,
-    tensors=_tensors,
-    buffers=(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
+    tensors=llama_tensors,
+    buffers=BUFFERS,
 )

@@ -1,0 +1,53 @@
+"""Every family against `transformers` in float32 and against the plain NumPy pass in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxinterp.checkpoints import load_model
+from jaxinterp.checkpoints.families import FAMILIES
+from jaxinterp.core.errors import InputError
+from jaxinterp.models.decoder import forward
+from tests.references import numpy_decoder, stored
+
+KNOWN = tuple(name for name in stored.names() if stored.case(name).family in FAMILIES)
+NOT_YET = tuple(name for name in stored.names() if stored.case(name).family not in FAMILIES)
+
+
+def residuals(folder: Path, tokens: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [B, T, V] and the residual stream before each layer and after the last, [L + 1, B, T, D]."""
+    model = load_model(folder, dtype=dtype)
+    logits, found = forward(model.params, model.config, tokens, sites=("resid_pre", "resid_post"))
+    return np.asarray(logits), np.concatenate([found.resid_pre, found.resid_post[-1:]])
+
+
+def difference(ours: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference in units of the largest entry of the reference."""
+    assert ours.shape == reference.shape
+    return float(np.max(np.abs(ours - reference)) / np.max(np.abs(reference)))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_logits_and_residuals(name: str, tmp_path: Path) -> None:
+    case = stored.case(name)
+    folder, reference = stored.write_folder(case, tmp_path / name), case.reference()
+    logits, streams = residuals(folder, reference["tokens"], "float32")
+    assert difference(logits, reference["logits"]) < 1e-5
+    for layer, stream in enumerate(reference["residuals"]):
+        assert difference(streams[layer], stream) < 1e-5, layer
+
+    exact = numpy_decoder.forward(case.config, case.tensors(), reference["tokens"])
+    with jax.enable_x64(True):
+        logits, streams = residuals(folder, reference["tokens"], "float64")
+    assert difference(logits, exact.logits) < 1e-10
+    assert difference(streams, exact.residuals) < 1e-10
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_family_that_is_not_supported_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"'{stored.case(name).family}' is not supported"):
+        load_model(stored.write_folder(name, tmp_path / name))
