@@ -12,6 +12,7 @@ import pytest
 from jaxinterp.core.trees import unflatten
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
+from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import weights
 
@@ -27,6 +28,9 @@ def shared(name: str) -> Path:
 
 
 FAMILIES = ("llama", "gpt2", "gemma2")
+# Ways of building a layer that those three have not.
+FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks")
+EVERY = (*FAMILIES, *FURTHER)
 
 
 def tiny_config(family: str, **changes: Any) -> ModelConfig:
@@ -51,6 +55,20 @@ def tiny_config(family: str, **changes: Any) -> ModelConfig:
             "activation": "gelu_tanh", "query_scale": 0.5, "attn_softcap": 4.0, "final_softcap": 6.0,
             "windows": (4, 0, 4), "tied": True, "embed_scale": 4.0,
         },
+        "gpt_neox": {
+            "n_kv_heads": 4, "norm": "layer", "parallel": True, "activation": "gelu", "gated": False,
+            "rope_width": 2, "qkv_bias": True, "out_bias": True, "mlp_bias": True,
+        },
+        "gemma3": {
+            "n_kv_heads": 1, "d_head": 6, "norm_eps": 1e-6, "norm_unit_offset": True, "post_norms": True,
+            "activation": "gelu_tanh", "qk_norm": "head", "rope_base": 1e5, "rope_local_base": 1e3,
+            "rope_scaling": RopeScaling("linear", 8.0), "windows": (4, 4, 0), "tied": True, "embed_scale": 4.0,
+        },
+        "olmo2": {"n_kv_heads": 2, "norm_eps": 1e-6, "pre_norms": False, "post_norms": True, "qk_norm": "heads"},
+        "sinks": {
+            "n_kv_heads": 2, "qkv_bias": True, "out_bias": True, "sinks": True, "windows": (4, 0, 4),
+            "rope_scaling": RopeScaling("yarn", 4.0, 8, size=1.1),
+        },
     }  # fmt: skip
     return ModelConfig(**{**sizes, **families[family], **changes})
 
@@ -66,7 +84,7 @@ def tiny_model(family: str, *, dtype: str = "float32", seed: int = 0, **changes:
     leaves = {}
     for path, weight in weights.leaves(declare(config)).items():
         draw = np.random.default_rng([seed, zlib.crc32(path.encode())]).normal(size=weight.shape)
-        if path.endswith("scale"):
+        if path.endswith(("scale", "_norm")):
             draw = 0.3 * draw + (0.0 if config.norm_unit_offset else 1.0)
         elif path.endswith("bias"):
             draw = 0.3 * draw

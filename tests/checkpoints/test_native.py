@@ -18,12 +18,12 @@ from jaxinterp.core.trees import paths
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import mesh as meshes
 from jaxinterp.parallel import weights
-from tests.support import FAMILIES, ROOT, tiny_model
+from tests.support import EVERY, ROOT, tiny_model
 
 TOKENIZERS = ROOT / "tests" / "references" / "data" / "tokenizers"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_round_trip(tmp_path: Path, family: str) -> None:
     model = tiny_model(family)
     save_model(model, tmp_path / "m")

@@ -12,12 +12,12 @@ from jaxinterp.models import SITES, Edit, ModelConfig, declare, forward, generat
 from jaxinterp.models.generation import check_tokens
 from jaxinterp.parallel import weights
 from jaxinterp.parallel.mesh import make
-from tests.support import FAMILIES, tiny_config, tiny_model
+from tests.support import EVERY, tiny_config, tiny_model
 
 TOKENS = jnp.asarray([[7, 3, 19, 3, 28, 11, 5, 2], [1, 0, 4, 33, 3, 3, 9, 30]])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_scan_and_loop_give_the_same_named_sites(family: str) -> None:
     model = tiny_model(family)
     sites = SITES if family == "gemma2" else [s for s in SITES if "post_scale" not in s]
@@ -32,7 +32,7 @@ def test_scan_and_loop_give_the_same_named_sites(family: str) -> None:
     assert forward(model.params, model.config, TOKENS)[1].resid_mid is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_cached_generation_equals_uncached(family: str) -> None:
     model = tiny_model(family)
     got = generate_tokens(model.params, model.config, TOKENS, new=12)
@@ -55,7 +55,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
 
 
 def test_the_future_does_not_reach_the_past() -> None:
-    for family in FAMILIES:
+    for family in EVERY:
         model = tiny_model(family)
         one, _ = forward(model.params, model.config, TOKENS[:1])
         two, _ = forward(model.params, model.config, TOKENS[:1].at[0, -1].set(9))
@@ -125,7 +125,7 @@ def test_unknown_site() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 1), (2, 4), (4, 2)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_sharded_equals_unsharded(family: str, shape: tuple[int, int], x64: None) -> None:
     sizes = {"n_heads": 4, "n_kv_heads": 4, "vocab_size": 40, "d_mlp": 24}
     model = tiny_model(family, dtype="float64", **sizes)
@@ -204,7 +204,7 @@ def test_generate_checks_its_prompt() -> None:
 
 class TestConfig:
     def test_round_trip(self) -> None:
-        for family in FAMILIES:
+        for family in EVERY:
             config = tiny_config(family)
             assert ModelConfig.from_dict(config.to_dict()) == config
 
@@ -224,6 +224,6 @@ class TestConfig:
             ModelConfig.from_dict({**tiny_config("llama").to_dict(), **changes})
 
     def test_parameter_count(self) -> None:
-        for family in FAMILIES:
+        for family in EVERY:
             model = tiny_model(family)
             assert model.config.n_params() == sum(leaf.size for leaf in jax.tree.leaves(model.params))

@@ -11,7 +11,7 @@ from jaxinterp.dictionaries import Dictionary
 from jaxinterp.models import Model, forward
 from jaxinterp.replacement import ReplacementOperator, Run, freeze, live, make_operator, model_sources
 from tests.attribution.cases import TOKENS, random_dictionary
-from tests.support import FAMILIES, tiny_model
+from tests.support import EVERY, tiny_model
 
 pytestmark = pytest.mark.usefixtures("x64")
 TOKENS = jnp.asarray(TOKENS)[None]
@@ -38,7 +38,7 @@ def dot(a: object, b: object) -> float:
     return float(sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("name", ["plt", "skip-plt", "raw-clt"])
 def test_operator(family: str, name: str) -> None:
     _, dictionary, run, operator = make(family, name)
