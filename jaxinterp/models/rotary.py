@@ -138,7 +138,7 @@ def tables(config: ModelConfig, positions: Array, dtype: Any) -> tuple[Array, Ar
     """Cosines and sines [K, B, T, R/2] for positions [B, T].
 
     K is 1, or 2 where layers with a window have a base of their own: then the second is theirs, without scaling.
-    With "longrope" the run's largest position decides which divisors every token gets.
+    With "longrope" the largest position of a row decides which divisors its tokens get.
     """
     width, scaling = config.rope_width or config.d_head, config.rope_scaling
     found = [rates(width, config.rope_base, scaling)]
@@ -146,11 +146,13 @@ def tables(config: ModelConfig, positions: Array, dtype: Any) -> tuple[Array, Ar
     if config.rope_local_base is not None:
         found.append(rates(width, config.rope_local_base))
         size.append(1.0)
-    table = jnp.asarray(np.stack(found), dtype)
+    table = jnp.asarray(np.stack(found), dtype)[:, None, :]
     if scaling is not None and scaling.kind == "longrope":
         far = jnp.asarray(rates(width, config.rope_base, scaling, long=True), dtype)
-        table = table.at[0].set(jnp.where(jnp.max(positions) >= scaling.original_context, far, table[0]))
-    angles = positions.astype(dtype)[None, :, :, None] * table[:, None, None, :]
+        beyond = jnp.max(positions, axis=1, keepdims=True) >= scaling.original_context
+        table = jnp.broadcast_to(table, (table.shape[0], positions.shape[0], table.shape[2]))
+        table = table.at[0].set(jnp.where(beyond, far[None, :], table[0]))
+    angles = positions.astype(dtype)[None, :, :, None] * table[:, :, None, :]
     factor = jnp.asarray(size, dtype)[:, None, None, None]
     return factor * jnp.cos(angles), factor * jnp.sin(angles)
 

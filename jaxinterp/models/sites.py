@@ -61,7 +61,8 @@ class Edit:
       value: array broadcastable to the site's [B, T, ...] (pattern: [B, H, T, S]) from the right; with
         ``per_layer`` it has a leading L and every layer gets its own.
       layer: the layer to change, -1 for every layer. An int or an integer array.
-      position: the (query) position to change, -1 for every position. An int or an integer array.
+      position: the (query) position to change, -1 for every position. An int or an integer array, one number for all
+        rows or one for each [B].
       per_layer: see ``value``.
     """
 
@@ -117,9 +118,12 @@ def _apply(edit: Edit, value: Array, layer: Any) -> Array:
         edit.op
     ]
     axis = 2 if edit.site == "pattern" else 1
-    position, where = jnp.asarray(edit.position, jnp.int32), jnp.asarray(edit.layer, jnp.int32)
-    here = (jnp.arange(value.shape[axis], dtype=jnp.int32) == position) | (position < 0)
+    position, where = jnp.asarray(edit.position, jnp.int32).reshape(-1, 1), jnp.asarray(edit.layer, jnp.int32)
+    if position.shape[0] not in (1, value.shape[0]):
+        raise InputError(f"edit at {edit.site}: {position.shape[0]} positions for {value.shape[0]} rows")
+    here = (jnp.arange(value.shape[axis], dtype=jnp.int32)[None, :] == position) | (position < 0)
     if edit.site not in END_SITES and not edit.per_layer:
         here = here & ((where < 0) | (where == jnp.asarray(layer, jnp.int32)))
-    mask = here.reshape((1,) * axis + (-1,) + (1,) * (value.ndim - axis - 1))
+    rows, length = here.shape
+    mask = here.reshape((rows,) + (1,) * (axis - 1) + (length,) + (1,) * (value.ndim - axis - 1))
     return jnp.where(mask, changed, value)
