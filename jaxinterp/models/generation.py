@@ -113,8 +113,8 @@ def pad_prompts(
         row = int(lengths.argmax())
         raise InputError(f"prompt {row} has {lengths[row]} tokens, more than the width of {width}")
     tokens = np.zeros((len(rows), width), np.int32)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[width - len(ids) :] = ids
+    for number, ids in enumerate(rows):
+        tokens[number, width - len(ids) :] = ids
     return Padded(tokens, lengths)
 
 
@@ -169,12 +169,12 @@ def continue_prompts(
             if ends[row] == new:
                 ends[row] = _end(model, ids[row], found, texts, new)
         state = state._replace(done=state.done | jnp.asarray(ends < new))
-    tokens, lengths, log_probs = (np.array(part) for part in state.generated())
+    made = Generated(*map(np.asarray, state.generated()))
     beyond = np.arange(new)[None, :] >= ends[:, None]
     return Generated(
-        np.where(beyond, 0, tokens),
-        np.minimum(lengths, ends).astype(np.int32),
-        np.where(beyond, 0, log_probs),
+        np.where(beyond, 0, made.tokens),
+        np.minimum(made.lengths, ends).astype(np.int32),
+        np.where(beyond, np.zeros_like(made.log_probs), made.log_probs),
     )
 
 

@@ -52,7 +52,7 @@ class State(NamedTuple):
       prompt_lengths, lengths: [B] prompt tokens and new tokens so far.
       log_probs: [B, new], see `Generated`.
       done: [B] rows that get nothing but padding from here on.
-      index: how many steps were made.
+      steps: how many new tokens were chosen.
     """
 
     cache: Cache
@@ -61,7 +61,7 @@ class State(NamedTuple):
     lengths: Array
     log_probs: Array
     done: Array
-    index: Array
+    steps: Array
 
     def generated(self) -> Generated:
         """The new tokens alone."""
@@ -185,7 +185,7 @@ def start(
         lengths=jnp.zeros((b,), jnp.int32),
         log_probs=jnp.zeros((b, new), _at_least_32(logits.dtype)),
         done=jnp.zeros((b,), bool),
-        index=jnp.zeros((), jnp.int32),
+        steps=jnp.zeros((), jnp.int32),
     )
     return _chosen(state, logits[:, -1], what)
 
@@ -200,9 +200,9 @@ def advance(
     switches = scaling is not None and scaling.kind == "longrope"
 
     def step(state: State) -> State:
-        slot = t + state.index - 1
+        slot = t + state.steps - 1
         token = jax.lax.dynamic_slice_in_dim(state.tokens, slot, 1, axis=1)
-        first = state.prompt_lengths + state.index - 1
+        first = state.prompt_lengths + state.steps - 1
 
         def one(state: State) -> tuple[Array, Cache]:
             logits, cache = _read(params, config, token, state.cache, first, what.edits, precision)
@@ -227,7 +227,7 @@ def advance(
         return _chosen(state._replace(cache=cache), logits, what)
 
     until = jnp.asarray(until, jnp.int32)
-    return jax.lax.while_loop(lambda s: (s.index < until) & ~jnp.all(s.done), step, state)
+    return jax.lax.while_loop(lambda s: (s.steps < until) & ~jnp.all(s.done), step, state)
 
 
 def _read(
@@ -265,7 +265,7 @@ def _placed(edit: Edit, first: Array, n: int) -> Edit:
 def _chosen(state: State, logits: Array, what: Rule) -> State:
     """The state with one more token of logits [B, V]."""
     new = state.log_probs.shape[1]
-    at = state.index
+    at = state.steps
     if what.keys is None or what.keys.ndim > 0:
         logits = logits.astype(_at_least_32(logits.dtype))
     token = choose(logits, what.how, what.keys, at)
@@ -279,9 +279,9 @@ def _chosen(state: State, logits: Array, what: Rule) -> State:
         log_probs=jax.lax.dynamic_update_slice_in_dim(state.log_probs, log_prob[:, None], at, axis=1),
         lengths=state.lengths + (~state.done).astype(jnp.int32),
         done=state.done | jnp.any(token[:, None] == what.stop[None, :], axis=1),
-        index=at + 1,
+        steps=at + 1,
     )
 
 
 def _at_least_32(dtype: Any) -> Any:
-    return jnp.promote_types(dtype, jnp.float32)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
