@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxinterp.checkpoints import bundled, huggingface, llama2c, native, placing
+from jaxinterp.checkpoints import bundled, huggingface, llama2c, native, orbax_folder, placing
 from jaxinterp.checkpoints.llama2c_tokenizer import read_tokenizer
 from jaxinterp.checkpoints.tokenizers import Tokenizer, check_size, read_tokenizer_json
 from jaxinterp.core.errors import InputError, near
@@ -37,7 +37,7 @@ def load_model(
     mesh: Mesh | None = None,
     rules: Rules | None = None,
 ) -> Model:
-    """Load a model: a Hugging Face folder, our own folder, a llama2.c ``.bin``, or ``"pocket"``.
+    """Load a model: a Hugging Face folder, our own folder (safetensors or Orbax), a llama2.c ``.bin``, or ``"pocket"``.
 
     What a path holds is found out from its content, not its name.
 
@@ -91,7 +91,9 @@ def _folder(place: Path, dtype: Any, mesh: Mesh | None, rules: Rules | None, *, 
             f"{place} is not a model folder: it has no config.json but {', '.join(inside[:5]) or 'nothing'}"
         )
     content = read_json(file)
-    if native.is_native(content):
+    if orbax_folder.is_orbax(content):
+        params, config = orbax_folder.read_model(place, dtype, mesh, rules)
+    elif native.is_native(content):
         params, config = native.read_model(place, dtype, mesh, rules)
     else:
         params, config = huggingface.read_model(place, dtype, mesh, rules)

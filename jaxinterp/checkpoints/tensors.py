@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,23 +140,39 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
     Raises:
       InputError: a dtype that `FLOATS` does not hold, or the file cannot be written.
     """
+    specs = {name: (array.dtype, array.shape) for name, array in tensors.items()}
+    write_each(path, specs, tensors.__getitem__)
+
+
+def write_each(
+    path: str | os.PathLike[str],
+    specs: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    read: Callable[[str], np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """`write` for tensors that are made one at a time, as ``read(name)``, of the dtypes and shapes in ``specs``.
+
+    Args:
+      metadata: the header's free text fields.
+
+    Raises:
+      InputError: as `write`.
+    """
     codes = {dtype: code for code, dtype in FLOATS.items()}
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    names = sorted(tensors)
+    names = sorted(specs)
     for name in names:
-        array = tensors[name]
-        if array.dtype not in codes:
-            raise InputError(f"cannot write {path}: the weight {name!r} has dtype {array.dtype}")
-        header[name] = {
-            "dtype": codes[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
+        dtype, shape = specs[name]
+        if dtype not in codes:
+            raise InputError(f"cannot write {path}: the weight {name!r} has dtype {dtype}")
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with atomic(path) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            stream.write(np.ascontiguousarray(tensors[name]).tobytes())
+            array = np.ascontiguousarray(read(name))
+            assert (array.dtype, array.shape) == specs[name], name
+            stream.write(array.tobytes())

@@ -16,6 +16,7 @@ VERBS = {
     "demo": "trace a two-hop question through the bundled model and show it",
     "trace": "trace a prompt to its attribution graph",
     "train": "train a dictionary or a small language model from a config",
+    "convert": "write a model in another form: Hugging Face, llama2.c, Orbax or our own",
     "info": "say what a file is: model, dictionary or graph",
     "reproduce": "make a graph again from its record and compare",
 }

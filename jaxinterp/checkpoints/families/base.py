@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,11 +16,14 @@ class Tensor(NamedTuple):
     """One of our weights and where it is stored.
 
     Attributes:
-      ours: our dotted path; one under ``layers.`` is stacked over layers.
-      stored: the name in the file, ``{l}`` standing for the layer.
-      pattern: of `rearrange`, for one layer. With ``part``, our side begins with the letter ``p``.
-      part: which of the p equal parts of the stored tensor this is; None means all of it.
+      ours: our dotted path.
+      stored: the name in the file, ``{l}`` standing for the layer and ``{x}`` for the expert; ours is stacked over
+        them.
+      pattern: of `rearrange`, for one stored tensor. With ``part``, our side begins with the letter ``p`` (three
+        parts) or ``w`` (two).
+      part: which of the equal parts of the stored tensor this is; None means all of it.
       rows: (first, end, all) rows of the stored tensor that ``pattern`` describes; None means all of them.
+      layers: the layers that ours is stacked over; None means every one.
     """
 
     ours: str
@@ -27,6 +31,20 @@ class Tensor(NamedTuple):
     pattern: str
     part: int | None = None
     rows: tuple[int, int, int] | None = None
+    layers: tuple[int, ...] | None = None
+
+    def names(self, config: ModelConfig) -> dict[tuple[int, ...], str]:
+        """Where in our array each stored tensor belongs (numbers on the leading axes) → its name."""
+        layers = range(config.n_layers) if self.layers is None else self.layers
+        found = {(place,): layer for place, layer in enumerate(layers)} if "{l}" in self.stored else {(): 0}
+        if "{x}" not in self.stored:
+            return {place: self.stored.format(l=layer) for place, layer in found.items()}
+        assert config.experts is not None
+        return {
+            (*place, x): self.stored.format(l=layer, x=x)
+            for place, layer in found.items()
+            for x in range(config.experts.n)
+        }
 
 
 class Family(NamedTuple):
@@ -45,6 +63,8 @@ class Family(NamedTuple):
       head: the name of the unembedding, which a tied model may store or not.
       rename: a name in the files → the name in ``tensors``, or None for a tensor of another part of the model.
       inner: the field that holds the text model's own config in a model of several parts, which then is read instead.
+      export: `ModelConfig` → values of ``fields`` that say as much of it as the family can; None for a family that
+        is only read. What a family cannot say shows when those values are read again (`export_config`).
     """
 
     model_type: str
@@ -59,6 +79,7 @@ class Family(NamedTuple):
     head: str = "lm_head.weight"
     rename: Callable[[str], str | None] | None = None
     inner: str | None = None
+    export: Callable[[ModelConfig], dict[str, Any]] | None = None
 
 
 def names(text: str) -> frozenset[str]:
@@ -212,6 +233,41 @@ def sizes(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         "d_mlp": whole_number(values, "intermediate_size", where),
         "context": whole_number(values, "max_position_embeddings", where),
     }
+
+
+def size_fields(config: ModelConfig) -> dict[str, Any]:
+    """The inverse of `sizes`, without ``head_dim``, which not every family has."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_mlp,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "max_position_embeddings": config.context,
+    }
+
+
+# Of several names for one function the one that the reference writes today.
+_WRITTEN: dict[str, str] = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+
+
+def activation_name(config: ModelConfig) -> str:
+    """The inverse of `activation`."""
+    return _WRITTEN.get(config.activation, config.activation)
+
+
+def window_fields(config: ModelConfig) -> dict[str, Any]:
+    """The inverse of `windows`. Without any, the width is one that no text outgrows: the reference wants a number."""
+    types = [_TYPES[0] if window else _TYPES[1] for window in config.windows or (0,) * config.n_layers]
+    return {"sliding_window": max(config.windows, default=0) or config.context, "layer_types": types}
+
+
+def inverse_root(scale: float) -> int | float:
+    """The number whose power -1/2 is ``scale`` to the last bit: a whole one if there is one, else the nearest."""
+    estimate = scale**-2
+    near_by = (estimate, math.nextafter(estimate, 0), math.nextafter(estimate, math.inf))
+    return next((n for n in (round(estimate), *near_by) if n > 0 and float(n) ** -0.5 == scale), estimate)
 
 
 SIZES: dict[str, Any] = {

@@ -12,6 +12,7 @@ from jaxinterp.checkpoints.families.base import (
     Family,
     Tensor,
     activation,
+    activation_name,
     flag,
     names,
     number,
@@ -19,8 +20,8 @@ from jaxinterp.checkpoints.families.base import (
     whole_number,
     windows,
 )
-from jaxinterp.checkpoints.families.gemma2 import four_norms, softcap
-from jaxinterp.checkpoints.families.llama import BUFFERS, head_norms, llama_tensors
+from jaxinterp.checkpoints.families.gemma2 import four_norms, gemma_fields, softcap
+from jaxinterp.checkpoints.families.llama import BUFFERS, head_norms, llama_fields, llama_tensors
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
@@ -50,6 +51,14 @@ def _gemma(values: Mapping[str, Any], where: str) -> ModelConfig:
     )
 
 
+def _export(config: ModelConfig) -> dict[str, Any]:
+    return {
+        **llama_fields(config),
+        "hidden_activation": activation_name(config),
+        "attention_bias": config.qkv_bias,
+    }
+
+
 GEMMA = Family(
     model_type="gemma",
     architecture="GemmaForCausalLM",
@@ -69,6 +78,7 @@ GEMMA = Family(
     config=_gemma,
     tensors=llama_tensors,
     buffers=BUFFERS,
+    export=_export,
 )
 
 
@@ -97,6 +107,13 @@ def _gemma3(values: Mapping[str, Any], where: str) -> ModelConfig:
         tied=flag(values, "tie_word_embeddings", where),
         embed_scale=shape["d_model"] ** 0.5,
     )
+
+
+def _gemma3_fields(config: ModelConfig) -> dict[str, Any]:
+    local = config.rope_base if config.rope_local_base is None else config.rope_local_base
+    fields = {**gemma_fields(config), "rope_local_base_freq": local}
+    del fields["attn_logit_softcapping"]
+    return fields
 
 
 def _gemma3_tensors(config: ModelConfig) -> list[Tensor]:
@@ -136,6 +153,7 @@ GEMMA3_TEXT = Family(
     config=_gemma3,
     tensors=_gemma3_tensors,
     buffers=BUFFERS,
+    export=_gemma3_fields,
 )
 
 _OTHER_PARTS = (
@@ -169,4 +187,6 @@ GEMMA3 = GEMMA3_TEXT._replace(
     ),
     rename=_text_part,
     inner="text_config",
+    # Written without the image part, as a gemma3_text model.
+    export=None,
 )

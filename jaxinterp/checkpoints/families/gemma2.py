@@ -12,12 +12,15 @@ from jaxinterp.checkpoints.families.base import (
     Family,
     Tensor,
     activation,
+    activation_name,
     flag,
+    inverse_root,
     number,
     sizes,
+    window_fields,
     windows,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, decoder_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, decoder_tensors, llama_fields
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
@@ -62,6 +65,21 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
     )
 
 
+def gemma_fields(config: ModelConfig) -> dict[str, Any]:
+    """What the Gemmas after the first write alike; windows, caps and the scale of scores included."""
+    fields = llama_fields(config)
+    del fields["hidden_act"]
+    return {
+        **fields,
+        **window_fields(config),
+        "hidden_activation": activation_name(config),
+        "query_pre_attn_scalar": inverse_root(config.score_scale),
+        "attn_logit_softcapping": config.attn_softcap,
+        "final_logit_softcapping": config.final_softcap,
+        "attention_bias": config.qkv_bias,
+    }
+
+
 def four_norms(config: ModelConfig) -> list[Tensor]:
     """`decoder_tensors` with norms before and after attention and MLP."""
     layer = "model.layers.{l}."
@@ -99,4 +117,5 @@ GEMMA2 = Family(
     config=_config,
     tensors=four_norms,
     buffers=BUFFERS,
+    export=gemma_fields,
 )

@@ -10,6 +10,7 @@ from jaxinterp.checkpoints.families.base import (
     Family,
     Tensor,
     activation,
+    activation_name,
     flag,
     head_width,
     names,
@@ -42,6 +43,22 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         query_scale=None if flag(values, "scale_attn_weights", where) else 1.0,
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    name = activation_name(config)
+    return {
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context,
+        "n_embd": config.d_model,
+        "n_layer": config.n_layers,
+        "n_head": config.n_heads,
+        "n_inner": config.d_mlp,
+        "activation_function": "gelu_new" if name == "gelu_pytorch_tanh" else name,
+        "layer_norm_epsilon": config.norm_eps,
+        "scale_attn_weights": config.score_scale != 1.0,
+        "tie_word_embeddings": config.tied,
+    }
 
 
 def _tensors(config: ModelConfig) -> list[Tensor]:
@@ -99,4 +116,5 @@ GPT2 = Family(
     tensors=_tensors,
     buffers=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
     prefix="transformer.",
+    export=_export,
 )

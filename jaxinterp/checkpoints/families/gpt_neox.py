@@ -14,12 +14,14 @@ from jaxinterp.checkpoints.families.base import (
     Family,
     Tensor,
     activation,
+    activation_name,
     flag,
     names,
     number,
+    size_fields,
     sizes,
 )
-from jaxinterp.checkpoints.families.phi3 import rope_width
+from jaxinterp.checkpoints.families.phi3 import rope_share, rope_width
 from jaxinterp.models.config import ModelConfig
 
 
@@ -44,6 +46,21 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         mlp_bias=True,
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    fields = {
+        **size_fields(config),
+        **rope.write(config, base="rotary_emb_base"),
+        "layer_norm_eps": config.norm_eps,
+        "hidden_act": activation_name(config),
+        "rotary_pct": rope_share(config),
+        "use_parallel_residual": config.parallel,
+        "attention_bias": config.qkv_bias,
+        "tie_word_embeddings": config.tied,
+    }
+    del fields["num_key_value_heads"]  # always as many as heads
+    return fields
 
 
 def _tensors(config: ModelConfig) -> list[Tensor]:
@@ -110,4 +127,5 @@ GPT_NEOX = Family(
     ),
     prefix="gpt_neox.",
     head="embed_out.weight",
+    export=_export,
 )

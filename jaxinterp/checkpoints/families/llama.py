@@ -12,8 +12,10 @@ from jaxinterp.checkpoints.families.base import (
     Family,
     Tensor,
     activation,
+    activation_name,
     flag,
     number,
+    size_fields,
     sizes,
 )
 from jaxinterp.models.config import ModelConfig
@@ -33,6 +35,26 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         mlp_bias=flag(values, "mlp_bias", where),
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def llama_fields(config: ModelConfig, *, kind: str = "rope_type") -> dict[str, Any]:
+    """Sizes, head width, positions, norm, activation and tying as Llama and its relatives write them.
+
+    Args:
+      kind: the field that names the kind of rotary scaling; some references check their own fields by the older "type".
+    """
+    return {
+        **size_fields(config),
+        **rope.write(config, kind=kind),
+        "head_dim": config.d_head,
+        "rms_norm_eps": config.norm_eps,
+        "hidden_act": activation_name(config),
+        "tie_word_embeddings": config.tied,
+    }
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    return {**llama_fields(config), "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
 
 
 def decoder_tensors(config: ModelConfig) -> list[Tensor]:
@@ -108,4 +130,5 @@ LLAMA = Family(
     config=_config,
     tensors=llama_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

@@ -16,7 +16,7 @@ from jaxinterp.checkpoints.families.base import (
     sizes,
     whole_number,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, llama_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, llama_fields, llama_tensors
 from jaxinterp.models.config import ModelConfig
 
 
@@ -34,6 +34,11 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         windows=window,
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    # Windows of several widths come back as those of one, which the comparison finds.
+    return {**llama_fields(config), "sliding_window": max(config.windows, default=0) or None}
 
 
 MISTRAL = Family(
@@ -54,4 +59,5 @@ MISTRAL = Family(
     config=_config,
     tensors=llama_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

@@ -16,7 +16,7 @@ from jaxinterp.checkpoints.families.base import (
     number,
     sizes,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, decoder_tensors, head_norms
+from jaxinterp.checkpoints.families.llama import BUFFERS, decoder_tensors, head_norms, llama_fields
 from jaxinterp.models.config import ModelConfig
 
 
@@ -36,6 +36,12 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         out_bias=bias,
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    fields = {**llama_fields(config, kind="type"), "attention_bias": config.qkv_bias}
+    del fields["head_dim"]  # always the width divided by the heads
+    return fields
 
 
 def _tensors(config: ModelConfig) -> list[Tensor]:
@@ -64,4 +70,5 @@ OLMO2 = Family(
     config=_config,
     tensors=_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

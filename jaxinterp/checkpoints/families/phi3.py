@@ -18,7 +18,7 @@ from jaxinterp.checkpoints.families.base import (
     sizes,
     whole_number,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, llama_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, llama_fields, llama_tensors
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
@@ -53,6 +53,32 @@ def rope_width(d_head: int, values: Mapping[str, Any], field: str, where: str) -
     return None if width == d_head else width
 
 
+def rope_share(config: ModelConfig) -> float:
+    """The inverse of `rope_width`: a share that gives the same whole number of entries."""
+    if config.rope_width is None:
+        return 1.0
+    share = config.rope_width / config.d_head
+    return (
+        share
+        if int(config.d_head * share) == config.rope_width
+        else (config.rope_width + 0.5) / config.d_head
+    )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    fields = {
+        **llama_fields(config, kind="type"),
+        "partial_rotary_factor": rope_share(config),
+        "original_max_position_embeddings": config.context,
+        "sliding_window": max(config.windows, default=0) or None,
+    }
+    scaling, name = fields["rope_scaling"], "original_max_position_embeddings"
+    if scaling is not None and scaling["type"] == "longrope":
+        # The reference allows no field beside the divisors here.
+        fields[name] = scaling.pop(name)
+    return fields
+
+
 def _tensors(config: ModelConfig) -> list[Tensor]:
     q, kv, m = config.n_heads * config.d_head, config.n_kv_heads * config.d_head, config.d_mlp
     qkv, mlp = "model.layers.{l}.self_attn.qkv_proj.weight", "model.layers.{l}.mlp.gate_up_proj.weight"
@@ -85,4 +111,5 @@ PHI3 = Family(
     config=_config,
     tensors=_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

@@ -15,9 +15,10 @@ from jaxinterp.checkpoints.families.base import (
     flag,
     number,
     sizes,
+    window_fields,
     windows,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, head_norms, llama_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, head_norms, llama_fields, llama_tensors
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
@@ -54,6 +55,18 @@ def _config(values: Mapping[str, Any], where: str, **more: Any) -> ModelConfig:
     )
 
 
+def _fields(config: ModelConfig) -> dict[str, Any]:
+    fields = {**llama_fields(config), "use_sliding_window": any(config.windows)}
+    if any(config.windows):
+        first = next(layer for layer, window in enumerate(config.windows) if window)
+        fields |= {**window_fields(config), "max_window_layers": first}
+    return fields
+
+
+def _qwen3_fields(config: ModelConfig) -> dict[str, Any]:
+    return {**_fields(config), "attention_bias": config.qkv_bias}
+
+
 def _qwen2(values: Mapping[str, Any], where: str) -> ModelConfig:
     return _config(values, where, qkv_bias=True)
 
@@ -76,6 +89,7 @@ QWEN2 = Family(
     config=_qwen2,
     tensors=llama_tensors,
     buffers=BUFFERS,
+    export=_fields,
 )
 
 QWEN3 = Family(
@@ -87,4 +101,5 @@ QWEN3 = Family(
     config=_qwen3,
     tensors=_qwen3_tensors,
     buffers=BUFFERS,
+    export=_qwen3_fields,
 )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxinterp.checkpoints.families.base import number, whole_number
 from jaxinterp.core.errors import InputError, near
+from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.rotary import RopeScaling
 
 FIELDS: dict[str, Any] = {"rope_theta": 10000.0, "rope_scaling": None, "rope_parameters": None}
@@ -112,6 +113,37 @@ def _scaling(content: dict[str, Any], values: Mapping[str, Any], where: str) -> 
     )  # fmt: skip
 
 
+def write(config: ModelConfig, *, base: str = "rope_theta", kind: str = "rope_type") -> dict[str, Any]:
+    """The inverse of `read`: ``rope_theta`` (or the field ``base``) and ``rope_scaling``, its kind in field ``kind``.
+
+    The factor on queries and keys is written only where it is not the one that follows from the other fields.
+    """
+    scaling = config.rope_scaling
+    fields: dict[str, Any] = {base: config.rope_base, "rope_scaling": None}
+    if scaling is None:
+        return fields
+    original = {"original_max_position_embeddings": scaling.original_context}
+    implied = 1.0
+    if scaling.kind == "linear":
+        content: dict[str, Any] = {"factor": scaling.factor}
+    elif scaling.kind == "llama3":
+        edges = {"low_freq_factor": scaling.low, "high_freq_factor": scaling.high}
+        content = {"factor": scaling.factor, **edges, **original}
+    elif scaling.kind == "yarn":
+        ramp: dict[str, Any] = {"beta_fast": scaling.fast, "beta_slow": scaling.slow}
+        content = {"factor": scaling.factor, **original, **ramp}
+        content |= {} if scaling.truncate else {"truncate": False}
+        implied = magnitude(scaling.factor, 1.0)
+    else:
+        divisors = {"short_factor": list(scaling.short), "long_factor": list(scaling.long)}
+        content = {**divisors, **original}
+        implied = _longrope_size(config.context / scaling.original_context, scaling.original_context)
+    if scaling.kind in ("yarn", "longrope") and scaling.size != implied:
+        content["attention_factor"] = scaling.size
+    fields["rope_scaling"] = {kind: scaling.kind, **content}
+    return fields
+
+
 def magnitude(factor: float, weight: float) -> float:
     """YaRN's factor on queries and keys for a context ``factor`` times as long (2309.00071, section 3.4)."""
     return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
@@ -122,6 +154,11 @@ def _yarn_size(content: Mapping[str, Any], factor: float, where: str) -> float:
         weights = [number(content, name, where) for name in ("mscale", "mscale_all_dim")]
         return magnitude(factor, weights[0]) / magnitude(factor, weights[1])
     return magnitude(factor, 1.0)
+
+
+def _longrope_size(factor: float, original: int) -> float:
+    """LongRoPE's factor on queries and keys for a context ``factor`` times as long (2402.13753)."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
 
 
 def _longrope(content: Mapping[str, Any], values: Mapping[str, Any], where: str) -> RopeScaling:
@@ -138,7 +175,7 @@ def _longrope(content: Mapping[str, Any], values: Mapping[str, Any], where: str)
     elif factor is None:
         raise InputError(f"{where}: longrope needs a factor, an attention_factor or the original context")
     else:
-        size = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+        size = _longrope_size(factor, original)
     divisors: dict[str, Any] = {}
     for name in ("short_factor", "long_factor"):
         given = content[name]
