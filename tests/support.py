@@ -11,6 +11,7 @@ import pytest
 
 from jaxinterp.core.trees import unflatten
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.experts import Experts
 from jaxinterp.models.model import Model
 from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.models.weights import declare
@@ -29,7 +30,7 @@ def shared(name: str) -> Path:
 
 FAMILIES = ("llama", "gpt2", "gemma2")
 # Ways of building a layer that those three have not.
-FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks")
+FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks", "experts")
 EVERY = (*FAMILIES, *FURTHER)
 
 
@@ -69,6 +70,13 @@ def tiny_config(family: str, **changes: Any) -> ModelConfig:
             "n_kv_heads": 2, "qkv_bias": True, "out_bias": True, "sinks": True, "windows": (4, 0, 4),
             "rope_scaling": RopeScaling("yarn", 4.0, 8, size=1.1),
         },
+        "experts": {
+            "n_kv_heads": 2,
+            "experts": Experts(
+                8, 2, 8, score="sigmoid", scale=1.5, groups=4, active_groups=2, group_score="two_best",
+                correction=True, router_bias=True, bias=True, d_shared=8, dense_layers=(0,),
+            ),
+        },
     }  # fmt: skip
     return ModelConfig(**{**sizes, **families[family], **changes})
 
@@ -94,7 +102,7 @@ def tiny_model(family: str, *, dtype: str = "float32", seed: int = 0, **changes:
             draw = 0.5 * draw
         else:
             d, h, e, m = config.d_model, config.n_heads, config.d_head, config.d_mlp
-            fan_in = {"layers.o": h * e, "layers.down": m}.get(path, d)
+            fan_in = {"layers.o": h * e, "layers.down": m, "dense.down": m, "experts.down": 8}.get(path, d)
             draw = draw * fan_in**-0.5 * (1.5 if path in ("layers.q", "layers.k") else 1.0)
         leaves[path] = jnp.asarray(draw, dtype)
     return Model(unflatten(leaves), config, name=f"tiny-{family}")

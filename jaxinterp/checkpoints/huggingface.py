@@ -169,23 +169,23 @@ def read_model(
 
     leaves: dict[str, Array] = {}
     for entry in entries:
+        stored = entry.names(config)
 
-        def read(layer: int, entry: Tensor = entry) -> np.ndarray:
-            name = names[entry.stored.format(l=layer)]
+        def read(place: tuple[int, ...], entry: Tensor = entry, stored: Any = stored) -> np.ndarray:
+            name = names[stored[place]]
             source = store.files[name]
-            stored = source.read(name)
-            stored = stored if entry.rows is None else stored[entry.rows[0] : entry.rows[1]]
-            array = rearrange.to_ours(stored, entry.pattern, sizes)
+            array = source.read(name)
+            array = array if entry.rows is None else array[entry.rows[0] : entry.rows[1]]
+            array = rearrange.to_ours(array, entry.pattern, sizes)
             array = array if entry.part is None else array[entry.part]
             return placing.cast(array, target, f"{source.path}: the tensor {name!r}")
 
         shape = declared[entry.ours].shape
-        if "{l}" in entry.stored:
-            leaves[entry.ours] = placing.stacked(shape, target, read, placements[entry.ours])
+        if () in stored:
+            whole = np.ascontiguousarray(read(()))
+            leaves[entry.ours] = placing.whole(shape, whole.__getitem__, placements[entry.ours])
         else:
-            leaves[entry.ours] = placing.whole(
-                shape, np.ascontiguousarray(read(0)).__getitem__, placements[entry.ours]
-            )
+            leaves[entry.ours] = placing.stacked(shape, target, list(stored), read, placements[entry.ours])
     if config.tied:
         _check_tied(family, store, names, entries)
     return unflatten(leaves), config
@@ -193,10 +193,13 @@ def read_model(
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:
     """The size behind each letter of a `rearrange` pattern."""
-    return {
+    sizes = {
         "v": config.vocab_size, "d": config.d_model, "h": config.n_heads, "k": config.n_kv_heads,
-        "e": config.d_head, "m": config.d_mlp, "c": config.context, "p": 3,
+        "e": config.d_head, "m": config.d_mlp, "c": config.context, "p": 3, "w": 2,
     }  # fmt: skip
+    if config.experts is not None:
+        sizes |= {"x": config.experts.n, "f": config.experts.d_expert, "s": config.experts.d_shared}
+    return sizes
 
 
 def _match(
@@ -205,11 +208,9 @@ def _match(
     """Expected name → name in the files, every one exactly once and of the right shape."""
     expected: dict[str, tuple[int, ...]] = {}
     for entry in entries:
-        for layer in range(config.n_layers if "{l}" in entry.stored else 1):
-            shape = rearrange.stored_shape(entry.pattern, sizes)
-            expected[entry.stored.format(l=layer)] = (
-                shape if entry.rows is None else (entry.rows[2], *shape[1:])
-            )
+        shape = rearrange.stored_shape(entry.pattern, sizes)
+        shape = shape if entry.rows is None else (entry.rows[2], *shape[1:])
+        expected |= dict.fromkeys(entry.names(config).values(), shape)
     prefixed = any(name.startswith(family.prefix) for name in store.files)
     names: dict[str, str] = {}
     for found in store.files:

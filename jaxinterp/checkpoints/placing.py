@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -95,32 +95,41 @@ def whole(shape: tuple[int, ...], read: Callable[[Any], np.ndarray], sharding: N
 
 
 def stacked(
-    shape: tuple[int, ...], dtype: np.dtype, read: Callable[[int], np.ndarray], sharding: NamedSharding | None
-) -> Array:
-    """A device array (L, ...) from ``read(layer)`` (...), each layer read once.
+    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[tuple[int, ...]],
+    read: Callable[[tuple[int, ...]], np.ndarray], sharding: NamedSharding | None,
+) -> Array:  # fmt: skip
+    """A device array from its parts: ``read(place)`` is what stands at ``array[place]``.
 
-    The host holds this host's part of the array and one layer, never the whole array of a big model.
+    The host holds its own part of the array and one part that was read, never the whole array of a big model; parts
+    that none of its devices needs are not read.
     """
     import jax
     import jax.numpy as jnp
 
     if sharding is None:
         host = np.empty(shape, dtype)
-        for layer in range(shape[0]):
-            host[layer] = read(layer)
+        for place in places:
+            host[place] = read(place)
         return jnp.asarray(host)
     indices = sharding.addressable_devices_indices_map(shape)
-    parts: dict[str, np.ndarray] = {}
-    for index in indices.values():
-        assert index is not None
-        spans = [s.indices(n) for s, n in zip(index, shape, strict=True)]
-        parts.setdefault(str(index), np.empty([stop - start for start, stop, _ in spans], dtype))
-    for layer in range(shape[0]):
-        values = read(layer)
-        for index in {str(i): i for i in indices.values()}.values():
-            assert index is not None
-            start, stop, _ = index[0].indices(shape[0])
-            if start <= layer < stop:
-                parts[str(index)][layer - start] = values[index[1:]]
+    spans = {
+        str(index): [s.indices(n)[:2] for s, n in zip(index, shape, strict=True)]
+        for index in indices.values()
+        if index is not None
+    }
+    parts = {key: np.empty([stop - start for start, stop in span], dtype) for key, span in spans.items()}
+    for place in places:
+        lead = len(place)
+        wanted = [
+            key
+            for key, span in spans.items()
+            if all(start <= at < stop for at, (start, stop) in zip(place, span[:lead], strict=True))
+        ]
+        if not wanted:
+            continue
+        values = read(place)
+        for key in wanted:
+            own = tuple(at - start for at, (start, _) in zip(place, spans[key][:lead], strict=True))
+            parts[key][own] = values[tuple(slice(*span) for span in spans[key][lead:])]
     arrays = [jax.device_put(parts[str(index)], device) for device, index in indices.items()]
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxinterp.core.errors import InputError, near
+from jaxinterp.models.experts import Experts
 from jaxinterp.models.rotary import RopeScaling
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "norm": ("rms", "layer"),
-    "activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "activation": ("silu", "gelu", "gelu_tanh", "relu", "clipped_swish"),
     "positions": ("rope", "learned"),
     "rope_pairs": ("half", "adjacent"),
     "qk_norm": (None, "head", "heads"),
@@ -49,6 +50,7 @@ class ModelConfig:
       query_scale: factor on attention scores; None means ``d_head ** -0.5``.
       attn_softcap, final_softcap: ``cap * tanh(x / cap)`` on scores and on logits; None means absent.
       windows: sliding window of each layer, 0 meaning full attention; empty means full everywhere.
+      experts: `Experts` in place of the MLP, in all layers but its ``dense_layers``; None means MLPs everywhere.
       tied: the unembedding is the transposed embedding.
       embed_scale: factor on token embeddings as they enter the residual stream.
     """
@@ -77,6 +79,7 @@ class ModelConfig:
     rope_local_base: float | None = None
     qk_norm: str | None = None
     sinks: bool = False
+    experts: Experts | None = None
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -112,6 +115,7 @@ class ModelConfig:
                 f"model config: {self.n_heads} heads cannot share {self.n_kv_heads} key/value heads evenly"
             )
         self._check_rope()
+        self._check_experts()
         for window in self.windows:
             if not isinstance(window, int) or isinstance(window, bool) or window < 0:
                 raise InputError(f"model config: a window is {window!r}, expected a whole number, 0 for full")
@@ -119,6 +123,21 @@ class ModelConfig:
         if self.windows and len(self.windows) != self.n_layers:
             raise InputError(
                 f"model config: {len(self.windows)} windows for {self.n_layers} layers, expected one a layer"
+            )
+
+    def _check_experts(self) -> None:
+        if not isinstance(self.experts, Experts | None):
+            raise InputError(f"model config: experts is {self.experts!r}, expected Experts or None")
+        if self.activation == "clipped_swish" and not self.gated:
+            raise InputError("model config: the activation clipped_swish is of gated MLPs")
+        if self.experts is None:
+            return
+        if not self.gated or self.mlp_bias:
+            raise InputError("model config: experts are gated, and their biases are a field of their own")
+        bad = [layer for layer in self.experts.dense_layers if layer not in range(self.n_layers)]
+        if bad:
+            raise InputError(
+                f"model config: {bad[0]} is among the dense layers of a model of {self.n_layers} layers"
             )
 
     def _check_rope(self) -> None:
@@ -149,6 +168,10 @@ class ModelConfig:
         """G, query heads per key/value head."""
         return self.n_heads // self.n_kv_heads
 
+    def replace(self, **changes: Any) -> ModelConfig:
+        """The same config with other values in some fields."""
+        return dataclasses.replace(self, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict with every field."""
         return {**dataclasses.asdict(self), "windows": list(self.windows)}
@@ -164,9 +187,11 @@ class ModelConfig:
             if f.default is dataclasses.MISSING and f.name not in values:
                 raise InputError(f"{where}: the field {f.name!r} is missing")
         try:
-            scaling = values.get("rope_scaling")
-            parsed = None if scaling is None else RopeScaling.from_dict(scaling)
-            return cls(**{**values, "windows": tuple(values.get("windows", ())), "rope_scaling": parsed})
+            parsed: dict[str, Any] = {"windows": tuple(values.get("windows", ()))}
+            for name, kind in (("rope_scaling", RopeScaling), ("experts", Experts)):
+                given = values.get(name)
+                parsed[name] = None if given is None else kind.from_dict(given)  # type: ignore[attr-defined]
+            return cls(**{**values, **parsed})
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: {error}") from error
 

@@ -18,6 +18,7 @@ from jaxinterp.models.block import Reads, after_mlp, before_mlp
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.mlp import mlp
 from jaxinterp.models.sites import LAYER_SITES, Activations, Edit, check_sites, toucher
+from jaxinterp.models.weights import Run, of_run, part, runs
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -66,7 +67,7 @@ def softcap(logits: Array, config: ModelConfig) -> Array:
 def forward(
     params: Tree, config: ModelConfig, tokens: Array, *, sites: Sequence[str] = (), edits: Sequence[Edit] = (),
     positions: Array | None = None, segments: Array | None = None,
-    swap: MlpSwap | None = None, unroll: bool = False, precision: Any = HIGHEST,
+    swap: MlpSwap | None = None, unroll: bool = False, dispatch: str = "sparse", precision: Any = HIGHEST,
 ) -> tuple[Array, Activations]:  # fmt: skip
     """Run the model.
 
@@ -78,13 +79,14 @@ def forward(
       positions, segments: [B, T]; tokens attend within their own segment (document) only.
       swap: something in place of every MLP (implies ``unroll``).
       unroll: a Python loop over layers instead of a scan; same values and names.
+      dispatch: how mixtures of experts are computed, "sparse" or "dense"; see `experts.apply`.
       precision: of every matrix product.
 
     Returns:
       logits [B, T, V] and `Activations`.
     """
     logits, activations, _ = _run(
-        params, config, tokens, sites, edits, positions, segments, None, swap, unroll, precision
+        params, config, tokens, sites, edits, positions, segments, None, swap, unroll, dispatch, precision
     )
     return logits, activations
 
@@ -95,7 +97,7 @@ def forward_cached(
 ) -> tuple[Array, Cache]:  # fmt: skip
     """Run T more tokens after those in ``cache`` (stacked over layers); logits [B, T, V] and the new cache."""
     logits, _, extended = _run(
-        params, config, tokens, (), edits, positions, segments, cache, None, False, precision
+        params, config, tokens, (), edits, positions, segments, cache, None, False, "sparse", precision
     )
     assert extended is not None
     return logits, extended
@@ -116,7 +118,7 @@ def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cac
 def _run(
     params: Tree, config: ModelConfig, tokens: Array, sites: Sequence[str], edits: Sequence[Edit],
     positions: Array | None, segments: Array | None, cache: Cache | None, swap: MlpSwap | None, unroll: bool,
-    precision: Any,
+    dispatch: str, precision: Any,
 ) -> tuple[Array, Activations, Cache | None]:  # fmt: skip
     asked = check_sites(sites)
     edits = tuple(edits)
@@ -145,19 +147,29 @@ def _run(
         )
         out = raw = None
         if swap is None:
-            raw = mlp(w, config, reads.mlp_in, precision)
+            raw = mlp(w, config, reads.mlp_in, precision, dispatch)
         else:
             extra, new = swap.step(extra, index, reads)
             out, raw = (new, None) if swap.write_site == "mlp_out" else (None, new)
         x = after_mlp(w, config, reads.resid_mid, out, raw, touch=touch)
         return (x, extra), (record, layer_cache)
 
-    stacked = (params["layers"], jnp.arange(config.n_layers, dtype=jnp.int32), windows, cache)
     carry = (x, None if swap is None else swap.carry)
-    if unroll or swap is not None:
-        (x, _), (record, cache) = _python_scan(layer, carry, stacked, config.n_layers)
-    else:
-        (x, _), (record, cache) = jax.lax.scan(layer, carry, stacked)
+    outputs = []
+    for run in runs(config):
+        stacked = (
+            of_run(params, run),
+            jnp.arange(run.start, run.stop, dtype=jnp.int32),
+            *part((windows, cache), run.start, run.stop),
+        )
+        if unroll or swap is not None:
+            carry, out = _python_scan(layer, carry, stacked, run)
+        else:
+            carry, out = jax.lax.scan(layer, carry, stacked)
+        outputs.append(out)
+    (x, _), (record, cache) = carry, outputs[0]
+    if len(outputs) > 1:
+        record, cache = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
     scale = touch("final_scale", norms.scale(x, config))
     x = touch("final_norm", norms.affine(norms.centre(x, config) / scale, params["final_norm"], config))
@@ -166,11 +178,11 @@ def _run(
     return softcap(logits, config), Activations(**ends, **found), cache
 
 
-def _python_scan(step: Callable[..., Any], carry: Any, stacked: Any, length: int) -> tuple[Any, Any]:
+def _python_scan(step: Callable[..., Any], carry: Any, stacked: Any, run: Run) -> tuple[Any, Any]:
     outputs = []
     weights, _, windows, cache = stacked
-    for i in range(length):
+    for i in range(run.stop - run.start):
         one = jax.tree.map(lambda leaf: leaf[i], (weights, windows, cache))  # noqa: B023
-        carry, out = step(carry, (one[0], i, one[1], one[2]))
+        carry, out = step(carry, (one[0], run.start + i, one[1], one[2]))
         outputs.append(out)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+
+from jaxinterp.core.letters import Tree
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.experts import Experts
 from jaxinterp.parallel.weights import Weight, normal
 
 
@@ -15,7 +19,7 @@ def declare(config: ModelConfig) -> dict[str, Any]:
     a further (2 L) ** -0.5 for the two that write to the residual stream (as in GPT-2).
     """
     v, d, n = config.vocab_size, config.d_model, config.n_layers
-    h, k, e, m = config.n_heads, config.n_kv_heads, config.d_head, config.d_mlp
+    h, k, e = config.n_heads, config.n_kv_heads, config.d_head
     write = (2 * n) ** -0.5
 
     def stacked(*shape_axes: tuple[int, str], init: Any = "zeros") -> Weight:
@@ -29,14 +33,12 @@ def declare(config: ModelConfig) -> dict[str, Any]:
 
         return {"scale": one(gain), "bias": one("zeros")} if config.norm == "layer" else {"scale": one(gain)}
 
-    width, heads, kv, head, mlp = (d, "width"), (h, "heads"), (k, "kv_heads"), (e, "head_width"), (m, "mlp")
+    width, heads, kv, head = (d, "width"), (h, "heads"), (k, "kv_heads"), (e, "head_width")
     layers: dict[str, Any] = {
         "q": stacked(width, heads, head, init=normal(d**-0.5)),
         "k": stacked(width, kv, head, init=normal(d**-0.5)),
         "v": stacked(width, kv, head, init=normal(d**-0.5)),
         "o": stacked(heads, head, width, init=normal((h * e) ** -0.5 * write)),
-        "up": stacked(width, mlp, init=normal(d**-0.5)),
-        "down": stacked(mlp, width, init=normal(m**-0.5 * write)),
     }
     if config.pre_norms:
         layers |= {"attn_norm": norm(True), "mlp_norm": norm(True)}
@@ -51,19 +53,128 @@ def declare(config: ModelConfig) -> dict[str, Any]:
         layers |= {"q_bias": stacked(heads, head), "k_bias": stacked(kv, head), "v_bias": stacked(kv, head)}
     if config.out_bias:
         layers["o_bias"] = stacked(width)
-    if config.gated:
-        layers["gate"] = stacked(width, mlp, init=normal(d**-0.5))
-    if config.mlp_bias:
-        layers |= {"up_bias": stacked(mlp), "down_bias": stacked(width)}
-        if config.gated:
-            layers["gate_bias"] = stacked(mlp)
     if config.post_norms:
         layers |= {"attn_post_norm": norm(True), "mlp_post_norm": norm(True)}
 
+    if config.experts is None:
+        layers |= _mlp(config, n, write)
     embed = {"tokens": Weight((v, d), ("vocab", "width"), normal(0.02))}
     if config.positions == "learned":
         embed["positions"] = Weight((config.context, d), ("position", "width"), normal(0.01))
     tree: dict[str, Any] = {"embed": embed, "layers": layers, "final_norm": norm(False)}
+    if config.experts is not None:
+        dense = len(config.experts.dense_layers)
+        if dense:
+            tree["dense"] = _mlp(config, dense, write)
+        if dense < n:
+            tree["experts"] = _experts(config, config.experts, n - dense, write)
     if not config.tied:
         tree["unembed"] = Weight((d, v), ("width", "vocab"), normal(d**-0.5))
     return tree
+
+
+def _mlp(config: ModelConfig, layers: int, write: float) -> dict[str, Weight]:
+    """The MLPs of so many layers."""
+    d, m = config.d_model, config.d_mlp
+
+    def one(shape: tuple[int, ...], axes: tuple[str, ...], init: Any = "zeros") -> Weight:
+        return Weight((layers, *shape), ("layers", *axes), init)
+
+    result = {
+        "up": one((d, m), ("width", "mlp"), normal(d**-0.5)),
+        "down": one((m, d), ("mlp", "width"), normal(m**-0.5 * write)),
+    }
+    if config.gated:
+        result["gate"] = one((d, m), ("width", "mlp"), normal(d**-0.5))
+    if config.mlp_bias:
+        result |= {"up_bias": one((m,), ("mlp",)), "down_bias": one((d,), ("width",))}
+        if config.gated:
+            result["gate_bias"] = one((m,), ("mlp",))
+    return result
+
+
+def _experts(config: ModelConfig, experts: Experts, layers: int, write: float) -> dict[str, Weight]:
+    """The mixtures of experts of so many layers."""
+    d, x, f, s = config.d_model, experts.n, experts.d_expert, experts.d_shared
+
+    def one(shape: tuple[int, ...], axes: tuple[str, ...], init: Any = "zeros") -> Weight:
+        return Weight((layers, *shape), ("layers", *axes), init)
+
+    inward, outward = ("experts", "width", "expert_width"), ("experts", "expert_width", "width")
+    result = {
+        "router": one((d, x), ("width", "replicated"), normal(d**-0.5)),
+        "gate": one((x, d, f), inward, normal(d**-0.5)),
+        "up": one((x, d, f), inward, normal(d**-0.5)),
+        "down": one((x, f, d), outward, normal(f**-0.5 * write)),
+    }
+    if experts.router_bias:
+        result["router_bias"] = one((x,), ("replicated",))
+    if experts.correction:
+        result["correction"] = one((x,), ("replicated",))
+    if experts.bias:
+        result |= {
+            "gate_bias": one((x, f), inward[::2]),
+            "up_bias": one((x, f), inward[::2]),
+            "down_bias": one((x, d), outward[::2]),
+        }
+    if s:
+        result |= {
+            "shared_gate": one((d, s), ("width", "mlp"), normal(d**-0.5)),
+            "shared_up": one((d, s), ("width", "mlp"), normal(d**-0.5)),
+            "shared_down": one((s, d), ("mlp", "width"), normal(s**-0.5 * write)),
+        }
+    return result
+
+
+class Run(NamedTuple):
+    """Layers from ``start`` to ``stop`` that are built alike.
+
+    Attributes:
+      mlp: where their MLPs are: "layers", "dense" or "experts".
+      offset: where the first stands in that stack.
+    """
+
+    mlp: str
+    start: int
+    stop: int
+    offset: int
+
+
+def runs(config: ModelConfig) -> tuple[Run, ...]:
+    """The layers in order, as few runs as there can be."""
+    n = config.n_layers
+    if config.experts is None:
+        return (Run("layers", 0, n, 0),)
+    result: list[Run] = []
+    counts = {"dense": 0, "experts": 0}
+    for layer in range(n):
+        kind = "dense" if layer in config.experts.dense_layers else "experts"
+        if result and result[-1].mlp == kind:
+            result[-1] = result[-1]._replace(stop=layer + 1)
+        else:
+            result.append(Run(kind, layer, layer + 1, counts[kind]))
+        counts[kind] += 1
+    return tuple(result)
+
+
+def part(tree: Tree, start: int, stop: int) -> Tree:
+    """Entries of the leading axis of every leaf; the tree itself where those are all."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or leaves[0].shape[0] == stop - start:
+        return tree
+    return jax.tree.map(lambda leaf: leaf[start:stop], tree)
+
+
+def of_run(params: Tree, run: Run) -> Tree:
+    """The weights of a run's layers, stacked, as `mlp.mlp` and `block` take one layer of them."""
+    shared = part(params["layers"], run.start, run.stop)
+    if run.mlp == "layers":
+        return shared
+    own = part(params[run.mlp], run.offset, run.offset + run.stop - run.start)
+    return {**shared, "experts": own} if run.mlp == "experts" else {**shared, **own}
+
+
+def of_layer(params: Tree, config: ModelConfig, layer: int) -> Tree:
+    """The weights of one layer."""
+    run = next(run for run in runs(config) if run.start <= layer < run.stop)
+    return jax.tree.map(lambda leaf: leaf[layer - run.start], of_run(params, run))

@@ -16,6 +16,8 @@ _DEFAULT = {
     "heads": "model",
     "kv_heads": "model",
     "mlp": "model",
+    "experts": "model",
+    "expert_width": None,
     "vocab": "model",
     "features": "model",
     "layers": None,

@@ -31,7 +31,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import HIGHEST, MlpSwap, forward, softcap, unembedding
 from jaxinterp.models.mlp import mlp
 from jaxinterp.models.model import Model
-from jaxinterp.models.weights import declare
+from jaxinterp.models.weights import declare, of_layer
 from jaxinterp.parallel import weights
 from jaxinterp.training.loop import Task
 
@@ -138,7 +138,7 @@ def _flat_mlp(params: Tree, config: ModelConfig) -> MlpSwap:
     """
 
     def step(carry: None, layer: int, reads: Reads) -> tuple[None, Array]:
-        w = jax.tree.map(lambda leaf: leaf[layer], params["layers"])
+        w = of_layer(params, config, layer)
         x = reads.mlp_in
         return carry, mlp(w, config, x.reshape(1, -1, x.shape[-1]), HIGHEST).reshape(x.shape)
 

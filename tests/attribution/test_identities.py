@@ -28,7 +28,7 @@ TOLERANCE = 1e-10
 pytestmark = pytest.mark.usefixtures("x64")
 
 CASES = [(family, name) for family in FAMILIES for name in DICTIONARIES]
-CASES += [("gpt_neox", "clt"), ("gemma3", "raw-clt"), ("olmo2", "skip-plt"), ("sinks", "plt")]
+CASES += [("gpt_neox", "clt"), ("gemma3", "raw-clt"), ("olmo2", "skip-plt"), ("sinks", "plt"), ("experts", "clt")]
 CASES += [
     ("stories260K", "clt"),
     ("stories260K", "skip-plt"),

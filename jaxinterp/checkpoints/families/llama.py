@@ -66,11 +66,12 @@ def decoder_tensors(config: ModelConfig) -> list[Tensor]:
         Tensor("layers.k", layer + "self_attn.k_proj.weight", "(k e) d -> d k e"),
         Tensor("layers.v", layer + "self_attn.v_proj.weight", "(k e) d -> d k e"),
         Tensor("layers.o", layer + "self_attn.o_proj.weight", "d (h e) -> h e d"),
-        Tensor("layers.gate", layer + "mlp.gate_proj.weight", "m d -> d m"),
-        Tensor("layers.up", layer + "mlp.up_proj.weight", "m d -> d m"),
-        Tensor("layers.down", layer + "mlp.down_proj.weight", "d m -> m d"),
         Tensor("final_norm.scale", "model.norm.weight", "d -> d"),
     ]
+    if config.experts is None:
+        found += gated_mlp("layers")
+    elif config.experts.dense_layers:
+        found += gated_mlp("dense", config.experts.dense_layers)
     if config.qkv_bias:
         found += [
             Tensor("layers.q_bias", layer + "self_attn.q_proj.bias", "(h e) -> h e"),
@@ -88,6 +89,37 @@ def decoder_tensors(config: ModelConfig) -> list[Tensor]:
     if not config.tied:
         found.append(Tensor("unembed", "lm_head.weight", "v d -> d v"))
     return found
+
+
+def gated_mlp(stack: str, layers: tuple[int, ...] | None = None) -> list[Tensor]:
+    """The MLPs of all layers or of some, without biases."""
+    block = "model.layers.{l}.mlp."
+    return [
+        Tensor(f"{stack}.gate", block + "gate_proj.weight", "m d -> d m", layers=layers),
+        Tensor(f"{stack}.up", block + "up_proj.weight", "m d -> d m", layers=layers),
+        Tensor(f"{stack}.down", block + "down_proj.weight", "d m -> m d", layers=layers),
+    ]
+
+
+def expert_tensors(
+    config: ModelConfig, router: str, expert: str, names: tuple[str, str, str]
+) -> list[Tensor]:
+    """The routers and experts of the layers that have them.
+
+    Args:
+      router, expert: name of the router's weight and of what comes before ``names``, without "model.layers.{l}.".
+      names: of gate, up and down.
+    """
+    assert config.experts is not None
+    layer = "model.layers.{l}."
+    layers = tuple(i for i in range(config.n_layers) if i not in config.experts.dense_layers)
+    gate, up, down = (layer + expert + name + ".weight" for name in names)
+    return [
+        Tensor("experts.router", layer + router, "x d -> d x", layers=layers),
+        Tensor("experts.gate", gate, "f d -> d f", layers=layers),
+        Tensor("experts.up", up, "f d -> d f", layers=layers),
+        Tensor("experts.down", down, "d f -> f d", layers=layers),
+    ]
 
 
 def llama_tensors(config: ModelConfig) -> list[Tensor]:
