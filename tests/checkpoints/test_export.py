@@ -250,8 +250,8 @@ def test_two_ways_of_saying_the_same_are_one() -> None:
     assert spelled != plain and meaning(spelled) == meaning(plain)
     assert write_config(spelled, "llama")[1] == write_config(plain, "llama")[1]
     learned = tiny_config("gpt2")
-    assert meaning(learned.replace(rope_base=7.0)) == meaning(learned)
-    assert meaning(plain.replace(rope_base=7.0)) != meaning(plain)
+    assert meaning(dataclasses.replace(learned, rope_base=7.0)) == meaning(learned)
+    assert meaning(dataclasses.replace(plain, rope_base=7.0)) != meaning(plain)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sizes": 1.3}, {"truncate": False}])
