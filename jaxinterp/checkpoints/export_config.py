@@ -79,8 +79,8 @@ def _value(config: ModelConfig, name: str) -> str:
 def meaning(config: ModelConfig) -> ModelConfig:
     """``config`` with one way of writing where there are two for the same computation.
 
-    The scale of scores is spelled out; windows that are none are left out, and so are fields about rotary positions
-    that nothing reads.
+    The scale of scores is spelled out; windows that are none are left out, and so are the width of MLPs where all
+    are experts and fields about rotary positions that nothing reads.
     """
     windows = config.windows if any(config.windows) else ()
     width = None if config.rope_width == config.d_head else config.rope_width
@@ -90,6 +90,8 @@ def meaning(config: ModelConfig) -> ModelConfig:
     changes: dict[str, Any] = {
         "query_scale": config.score_scale, "windows": windows, "rope_width": width, "rope_local_base": local,
     }  # fmt: skip
+    if config.experts is not None and not config.experts.dense_layers:
+        changes["d_mlp"] = config.experts.d_expert
     if config.positions != "rope":
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
         changes |= {name: defaults[name] for name in _ROTARY}

@@ -27,6 +27,7 @@ from jaxinterp.checkpoints.huggingface import axis_sizes, read_config
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.trees import paths
 from jaxinterp.models import forward
+from jaxinterp.models.experts import Experts
 from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.parallel import mesh as meshes
 from tests.references import stored
@@ -56,7 +57,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 
 def test_most_families_are_written() -> None:
-    assert len(WRITTEN) >= 36
+    assert len(WRITTEN) >= 48
     assert {
         "gpt2",
         "llama",
@@ -218,6 +219,8 @@ def test_the_tokenizer_goes_along(tmp_path: Path) -> None:
         ("llama", {"rope_scaling": RopeScaling("linear", 2.0, size=1.5)}, "rope_scaling RopeScaling"),
         ("gemma3_text", {"rope_scaling": RopeScaling("linear", 2.0)}, "norm_unit_offset False, only True"),
         ("llama", {"sinks": True}, "sinks True, only False"),
+        ("mixtral", {}, r"experts None, only Experts\(n=1"),
+        ("llama", {"experts": Experts(n=4, active=2, d_expert=24)}, r"experts Experts\(n=4.*, only None"),
     ],
 )
 def test_what_a_family_cannot_say_is_named(
@@ -252,6 +255,12 @@ def test_two_ways_of_saying_the_same_are_one() -> None:
     learned = tiny_config("gpt2")
     assert meaning(dataclasses.replace(learned, rope_base=7.0)) == meaning(learned)
     assert meaning(dataclasses.replace(plain, rope_base=7.0)) != meaning(plain)
+    experts = Experts(n=4, active=2, d_expert=6)
+    assert write_config(tiny_config("llama", experts=experts))[0].model_type == "mixtral"
+    some = dataclasses.replace(experts, dense_layers=(1,))
+    assert meaning(tiny_config("llama", experts=some)).d_mlp == plain.d_mlp
+    with pytest.raises(InputError, match="qwen3_moe, which cannot have qk_norm None, only 'head'"):
+        write_config(tiny_config("llama", experts=some), "qwen3_moe")
 
 
 @pytest.mark.parametrize("changes", [{}, {"sizes": 1.3}, {"truncate": False}])

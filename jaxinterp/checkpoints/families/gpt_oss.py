@@ -16,9 +16,16 @@ from jaxinterp.checkpoints.families.base import (
     number,
     sizes,
     whole_number,
+    window_fields,
     windows,
 )
-from jaxinterp.checkpoints.families.llama import BUFFERS, llama_tensors
+from jaxinterp.checkpoints.families.llama import (
+    BUFFERS,
+    expert_fields,
+    expert_width,
+    llama_fields,
+    llama_tensors,
+)
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
 
@@ -47,6 +54,12 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         windows=windows(values, shape["n_layers"], lambda layer: layer % 2 == 0, where),
         tied=flag(values, "tie_word_embeddings", where),
     )
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    fields = {**llama_fields(config), **window_fields(config), **expert_fields(config)}
+    del fields["hidden_act"]  # always the clipped swish
+    return {**fields, "intermediate_size": expert_width(config), "attention_bias": config.qkv_bias}
 
 
 def _tensors(config: ModelConfig) -> list[Tensor]:
@@ -88,4 +101,5 @@ GPT_OSS = Family(
     config=_config,
     tensors=_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

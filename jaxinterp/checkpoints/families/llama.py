@@ -122,6 +122,17 @@ def expert_tensors(
     ]
 
 
+def expert_fields(config: ModelConfig) -> dict[str, Any]:
+    """How many experts there are and how many a token uses; 1 and 1 without any, which does not come back as none."""
+    n, active = (1, 1) if config.experts is None else (config.experts.n, config.experts.active)
+    return {"num_local_experts": n, "num_experts_per_tok": active}
+
+
+def expert_width(config: ModelConfig) -> int:
+    """The width of an expert."""
+    return config.d_mlp if config.experts is None else config.experts.d_expert
+
+
 def llama_tensors(config: ModelConfig) -> list[Tensor]:
     """`decoder_tensors` with Llama's two norms a layer."""
     layer = "model.layers.{l}."

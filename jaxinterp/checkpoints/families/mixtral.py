@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxinterp.checkpoints.families.base import REQUIRED, Family, names, whole_number
-from jaxinterp.checkpoints.families.llama import BUFFERS, expert_tensors, llama_tensors
+from jaxinterp.checkpoints.families.llama import (
+    BUFFERS,
+    expert_fields,
+    expert_tensors,
+    expert_width,
+    llama_tensors,
+)
 from jaxinterp.checkpoints.families.mistral import MISTRAL
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
@@ -19,6 +25,11 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
         d_expert=whole_number(values, "intermediate_size", where),
     )
     return MISTRAL.config(values, where).replace(experts=experts)
+
+
+def _export(config: ModelConfig) -> dict[str, Any]:
+    assert MISTRAL.export is not None
+    return {**MISTRAL.export(config), **expert_fields(config), "intermediate_size": expert_width(config)}
 
 
 def _tensors(config: ModelConfig) -> list:
@@ -36,4 +47,5 @@ MIXTRAL = Family(
     config=_config,
     tensors=_tensors,
     buffers=BUFFERS,
+    export=_export,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxinterp.checkpoints.families.base import REQUIRED, Family, Tensor, flag, names, whole_number
-from jaxinterp.checkpoints.families.llama import BUFFERS, expert_tensors
+from jaxinterp.checkpoints.families.llama import BUFFERS, expert_fields, expert_tensors, expert_width
 from jaxinterp.checkpoints.families.qwen import QWEN3
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
@@ -33,6 +33,22 @@ def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
     return plain.replace(experts=experts)
 
 
+def _export(config: ModelConfig) -> dict[str, Any]:
+    assert QWEN3.export is not None
+    experts = expert_fields(config)
+    fields = {**QWEN3.export(config), **experts, "moe_intermediate_size": expert_width(config)}
+    if config.experts is not None:
+        fields |= {
+            "norm_topk_prob": config.experts.normalise,
+            "mlp_only_layers": list(config.experts.dense_layers),
+        }
+    fields["num_experts"] = fields.pop("num_local_experts")
+    # One window for every layer: neither says anything here.
+    for name in ("layer_types", "max_window_layers"):
+        fields.pop(name, None)
+    return fields
+
+
 def _tensors(config: ModelConfig) -> list[Tensor]:
     names = ("gate_proj", "up_proj", "down_proj")
     return [*QWEN3.tensors(config), *expert_tensors(config, "mlp.gate.weight", "mlp.experts.{x}.", names)]
@@ -56,4 +72,5 @@ QWEN3_MOE = Family(
     config=_config,
     tensors=_tensors,
     buffers=BUFFERS,
+    export=_export,
 )
