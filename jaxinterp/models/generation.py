@@ -250,9 +250,12 @@ def _several(prompt: Any) -> bool:
 def _keys(seed: int | Sequence[int], rows: int) -> Array:
     if isinstance(seed, int | np.integer):
         return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(rows))
-    if len(seed) != rows:
-        raise InputError(f"{len(seed)} seeds for {rows} prompts, expected one number or one for each prompt")
-    return jnp.stack([jax.random.key(int(each)) for each in seed])
+    seeds = np.asarray(seed)
+    if seeds.shape != (rows,) or seeds.dtype.kind not in "iu":
+        raise InputError(
+            f"seed is {seed!r} for {rows} prompts, expected a whole number or one for each prompt"
+        )
+    return jnp.stack([jax.random.key(int(each)) for each in seeds])
 
 
 def _stops(model: Model, stop: Any) -> tuple[list[int], list[str]]:

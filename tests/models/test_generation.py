@@ -157,6 +157,18 @@ def test_in_float64(x64: None) -> None:
     np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-12)
 
 
+def test_bfloat16_draws_and_tells_probabilities_in_float32() -> None:
+    model, own = tiny_model("llama").astype(jnp.bfloat16), keys(3)
+    got = cached(model, PROMPTS, 8, keys=own, **SAMPLED)
+    assert got.log_probs.dtype == jnp.float32
+    whole = [prompt + [int(t) for t in row] for prompt, row in zip(PROMPTS, got.tokens, strict=True)]
+    for row, prompt, log_probs in zip(whole, PROMPTS, got.log_probs, strict=True):
+        logits, _ = forward(model.params, model.config, jnp.asarray([row]))
+        want = jax.nn.log_softmax(logits[0].astype(jnp.float32), axis=-1)
+        want = [want[i - 1, row[i]] for i in range(len(prompt), len(row))]
+        np.testing.assert_allclose(log_probs, want, atol=0.1)
+
+
 def test_a_row_of_a_batch_is_the_row_alone() -> None:
     model, own = tiny_model("gemma2"), keys(3)
     together = cached(model, PROMPTS, 20, keys=own, **SAMPLED)
@@ -415,7 +427,8 @@ class TestText:
             ([1], {"stop": [3, -1]}, "stop token -1"),
             ([1], {"stop": ""}, "stop text is empty"),
             ([1], {"stop": [1.5]}, "neither a token id nor a text"),
-            ([[1], [2]], {"seed": [1, 2, 3]}, "3 seeds for 2 prompts"),
+            ([[1], [2]], {"seed": [1, 2, 3]}, r"seed is \[1, 2, 3\] for 2 prompts"),
+            ([1], {"seed": 0.5}, "seed is 0.5 for 1 prompts"),
         ],
     )
     def test_bad_input(self, letters: Model, prompt: Any, how: dict[str, Any], message: str) -> None:
