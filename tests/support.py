@@ -12,6 +12,7 @@ import pytest
 from jaxinterp.core.trees import unflatten
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
+from jaxinterp.models.latent import Latent
 from jaxinterp.models.model import Model
 from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.models.weights import declare
@@ -30,7 +31,7 @@ def shared(name: str) -> Path:
 
 FAMILIES = ("llama", "gpt2", "gemma2")
 # Ways of building a layer that those three have not.
-FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks", "experts")
+FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks", "experts", "latent")
 EVERY = (*FAMILIES, *FURTHER)
 
 
@@ -77,6 +78,10 @@ def tiny_config(family: str, **changes: Any) -> ModelConfig:
                 correction=True, router_bias=True, bias=True, d_shared=8, dense_layers=(0,),
             ),
         },
+        "latent": {
+            "n_kv_heads": 4, "d_head": 10, "rope_width": 4, "rope_pairs": "adjacent", "qkv_bias": True,
+            "out_bias": True, "latent": Latent(kv_rank=8, d_plain=6, d_turned=4, d_value=5, q_rank=7),
+        },
     }  # fmt: skip
     return ModelConfig(**{**sizes, **families[family], **changes})
 
@@ -102,6 +107,7 @@ def tiny_model(family: str, *, dtype: str = "float32", seed: int = 0, **changes:
             draw = 0.5 * draw
         else:
             d, h, e, m = config.d_model, config.n_heads, config.d_head, config.d_mlp
+            e = config.d_value if path == "layers.o" else e
             fan_in = {"layers.o": h * e, "layers.down": m, "dense.down": m, "experts.down": 8}.get(path, d)
             draw = draw * fan_in**-0.5 * (1.5 if path in ("layers.q", "layers.k") else 1.0)
         leaves[path] = jnp.asarray(draw, dtype)

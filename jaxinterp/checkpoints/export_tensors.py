@@ -62,14 +62,25 @@ def _stored(
         ends = [0, *(end for _, end, _ in spans)]
         assert [start for start, _, _ in spans] == ends[:-1] and ends[-1] == first.rows[2], name
         shape = (first.rows[2], *shape[1:])
+    elif isinstance(first.part, slice):
+        parts = sorted(parts, key=lambda part: _first(part[0]))
+        ends = [0, *(entry.part.stop for entry, _ in parts if isinstance(entry.part, slice))]
+        assert [_first(entry) for entry, _ in parts] == ends[:-1] and ends[-1] == _equal_parts(
+            first, sizes
+        ), name
     elif first.part is not None:
-        parts = sorted(parts, key=lambda part: part[0].part or 0)
+        parts = sorted(parts, key=lambda part: _first(part[0]))
         assert [entry.part for entry, _ in parts] == list(range(_equal_parts(first, sizes))), name
     else:
         assert len(parts) == 1, name
     dtypes = {dtype_of(entry.ours) for entry, _ in parts}
     # One tensor has one dtype; float32 holds what any of its parts' do.
     return Stored(name, shape, dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32), tuple(parts))
+
+
+def _first(entry: Tensor) -> int:
+    """Where on the first axis of our side its part begins."""
+    return entry.part.start if isinstance(entry.part, slice) else entry.part or 0
 
 
 def _equal_parts(entry: Tensor, sizes: Mapping[str, int]) -> int:
@@ -85,6 +96,8 @@ def build(stored: Stored, leaves: Mapping[str, Any], sizes: Mapping[str, int]) -
     """
     arrays = [_read(entry, place, stored.dtype, leaves) for entry, place in stored.parts]
     first = stored.parts[0][0]
+    if isinstance(first.part, slice):
+        return rearrange.to_stored(np.concatenate(arrays), first.pattern, sizes)
     if first.part is not None:
         return rearrange.to_stored(np.stack(arrays), first.pattern, sizes)
     if first.rows is None:

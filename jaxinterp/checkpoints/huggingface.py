@@ -199,6 +199,16 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
     }  # fmt: skip
     if config.experts is not None:
         sizes |= {"x": config.experts.n, "f": config.experts.d_expert, "s": config.experts.d_shared}
+    if config.latent is not None:
+        latent = config.latent
+        both = latent.d_plain + latent.d_value
+        sizes |= {
+            "a": latent.kv_rank,
+            "u": latent.d_turned,
+            "y": latent.d_value,
+            "z": both,
+            "r": latent.q_rank or 0,
+        }
     return sizes
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models import latent
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.norms import add_bias, on_heads
 from jaxinterp.models.rotary import rotate
@@ -38,9 +39,21 @@ class Cache(NamedTuple):
     filled: Array
 
 
-def values(w: Tree, x: Array, unit: Array | None, precision: Any) -> Array:
-    """x [B, T, D] → value vectors [B, T, K, E]. Linear in x and in ``unit``."""
+def values(w: Tree, x: Array, unit: Array | None, precision: Any, size: Array | None = None) -> Array:
+    """x [B, T, D] → value vectors [B, T, K, E]. Linear in x and in ``unit``.
+
+    ``size`` [B, T, 1] is the given denominator of the latent's norm, where attention is latent.
+    """
+    if size is not None:
+        return latent.values(w, latent.compress(w, x, unit, precision), size, precision)
     return add_bias(jnp.einsum("btd,dke->btke", x, w["v"], precision=precision), w.get("v_bias"), unit)
+
+
+def latent_scale(w: Tree, config: ModelConfig, x: Array, precision: Any) -> Array | None:
+    """The denominator [B, T, 1] of the norm of the latent of x [B, T, D]; None where attention is not latent."""
+    if config.latent is None:
+        return None
+    return latent.scale(latent.compress(w, x, None, precision), config.latent)
 
 
 def pattern(
@@ -55,15 +68,7 @@ def pattern(
     ``window`` tokens (its own included) unless that is 0.
     """
     b, t, _ = x.shape
-    q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
-    k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
-    if config.qk_norm is not None:
-        q, k = on_heads(q, w["q_norm"], config), on_heads(k, w["k_norm"], config)
-    if turn is not None:
-        # Layers with a window may have rates of their own; see `rotary.tables`.
-        local = 0 if turn[0].shape[0] == 1 else (jnp.asarray(window) > 0).astype(jnp.int32)
-        own = (turn[0][local], turn[1][local])
-        q, k = rotate(q, own, config.rope_pairs), rotate(k, own, config.rope_pairs)
+    q, k = _queries_and_keys(w, config, x, turn, window, precision)
     keys, key_places = k, places
     if cache is not None:
         keys = _append(cache.keys, k, cache.filled)
@@ -78,6 +83,27 @@ def pattern(
     scores = jnp.where(seen[:, None, None], scores, jnp.finfo(scores.dtype).min)
     probabilities = _softmax(scores, w.get("sinks"), config)
     return probabilities.reshape(b, config.n_heads, t, keys.shape[1]), k
+
+
+def _queries_and_keys(
+    w: Tree, config: ModelConfig, x: Array, turn: Turn, window: Array, precision: Any
+) -> tuple[Array, Array]:
+    """Queries [B, T, H, E] and keys [B, T, K, E] of x [B, T, D], normed and turned."""
+
+    def turned(value: Array) -> Array:
+        if turn is None:
+            return value
+        # Layers with a window may have rates of their own; see `rotary.tables`.
+        local = 0 if turn[0].shape[0] == 1 else (jnp.asarray(window) > 0).astype(jnp.int32)
+        return rotate(value, (turn[0][local], turn[1][local]), config.rope_pairs)
+
+    if config.latent is not None:
+        return latent.queries_and_keys(w, config.latent, x, turned, precision)
+    q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
+    k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
+    if config.qk_norm is not None:
+        q, k = on_heads(q, w["q_norm"], config), on_heads(k, w["k_norm"], config)
+    return turned(q), turned(k)
 
 
 def _softmax(scores: Array, sinks: Array | None, config: ModelConfig) -> Array:
@@ -96,7 +122,7 @@ def mix(
     b, _, t, s = probabilities.shape
     grouped = probabilities.reshape(b, config.n_kv_heads, config.group_size, t, s)
     z = jnp.einsum("bkgts,bske->btkge", grouped, v, precision=precision)
-    z = z.reshape(b, t, config.n_heads, config.d_head)
+    z = z.reshape(b, t, config.n_heads, v.shape[-1])
     return add_bias(jnp.einsum("bthe,hed->btd", z, w["o"], precision=precision), w.get("o_bias"), unit)
 
 

@@ -21,7 +21,8 @@ from jaxinterp.models.sites import Touch
 class Frozen(NamedTuple):
     """What linearisation keeps of a layer: pattern [B, H, T, S] and norm denominators [B, T, 1].
 
-    Stacked over layers they have a leading L. The post-norm scales are None without post-norms.
+    Stacked over layers they have a leading L. The post-norm scales are None without post-norms, that of the latent of
+    keys and values without latent attention.
     """
 
     pattern: Array
@@ -29,6 +30,7 @@ class Frozen(NamedTuple):
     mlp_scale: Array
     attn_post_scale: Any = None
     mlp_post_scale: Any = None
+    latent_scale: Any = None
 
 
 class Units(NamedTuple):
@@ -73,7 +75,10 @@ def before_mlp(
     x = touch("resid_pre", x)
     scale = frozen.attn_scale if frozen else touch("attn_scale", _scale(x, config))
     a = touch("attn_in", _gain(_divided(x, scale, config), w, "attn_norm", config, units))
-    v = attention.values(w, a, units.attention, precision)
+    size = frozen.latent_scale if frozen else attention.latent_scale(w, config, a, precision)
+    if size is not None and not frozen:
+        size = touch("latent_scale", size)
+    v = attention.values(w, a, units.attention, precision, size)
     if frozen:
         probabilities = frozen.pattern
     else:

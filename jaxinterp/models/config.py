@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.models.experts import Experts
+from jaxinterp.models.latent import Latent
 from jaxinterp.models.rotary import RopeScaling
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -50,6 +51,7 @@ class ModelConfig:
       query_scale: factor on attention scores; None means ``d_head ** -0.5``.
       attn_softcap, final_softcap: ``cap * tanh(x / cap)`` on scores and on logits; None means absent.
       windows: sliding window of each layer, 0 meaning full attention; empty means full everywhere.
+      latent: `Latent`: keys and values of all heads come from one compressed vector a token (DeepSeek); None means not.
       experts: `Experts` in place of the MLP, in all layers but its ``dense_layers``; None means MLPs everywhere.
       tied: the unembedding is the transposed embedding.
       embed_scale: factor on token embeddings as they enter the residual stream.
@@ -79,6 +81,7 @@ class ModelConfig:
     rope_local_base: float | None = None
     qk_norm: str | None = None
     sinks: bool = False
+    latent: Latent | None = None
     experts: Experts | None = None
     qkv_bias: bool = False
     out_bias: bool = False
@@ -116,6 +119,7 @@ class ModelConfig:
             )
         self._check_rope()
         self._check_experts()
+        self._check_latent()
         for window in self.windows:
             if not isinstance(window, int) or isinstance(window, bool) or window < 0:
                 raise InputError(f"model config: a window is {window!r}, expected a whole number, 0 for full")
@@ -123,6 +127,22 @@ class ModelConfig:
         if self.windows and len(self.windows) != self.n_layers:
             raise InputError(
                 f"model config: {len(self.windows)} windows for {self.n_layers} layers, expected one a layer"
+            )
+
+    def _check_latent(self) -> None:
+        latent = self.latent
+        if not isinstance(latent, Latent | None):
+            raise InputError(f"model config: latent is {latent!r}, expected a Latent or None")
+        if latent is None:
+            return
+        if latent.d_plain + latent.d_turned != self.d_head or self.rope_width != latent.d_turned:
+            raise InputError(
+                f"model config: heads of {self.d_head} with {self.rope_width} entries turning, but latent "
+                f"attention has {latent.d_plain} that stay and {latent.d_turned} that turn"
+            )
+        if self.n_kv_heads != self.n_heads or self.qk_norm or self.sinks or self.positions != "rope":
+            raise InputError(
+                "model config: latent attention has a key for every head, rotary positions, no qk_norm, no sinks"
             )
 
     def _check_experts(self) -> None:
@@ -164,6 +184,11 @@ class ModelConfig:
         return self.d_head**-0.5 if self.query_scale is None else self.query_scale
 
     @property
+    def d_value(self) -> int:
+        """Width of a value head: E, or less with latent attention."""
+        return self.d_head if self.latent is None else self.latent.d_value
+
+    @property
     def group_size(self) -> int:
         """G, query heads per key/value head."""
         return self.n_heads // self.n_kv_heads
@@ -188,7 +213,7 @@ class ModelConfig:
                 raise InputError(f"{where}: the field {f.name!r} is missing")
         try:
             parsed: dict[str, Any] = {"windows": tuple(values.get("windows", ()))}
-            for name, kind in (("rope_scaling", RopeScaling), ("experts", Experts)):
+            for name, kind in (("rope_scaling", RopeScaling), ("latent", Latent), ("experts", Experts)):
                 given = values.get(name)
                 parsed[name] = None if given is None else kind.from_dict(given)  # type: ignore[attr-defined]
             return cls(**{**values, **parsed})

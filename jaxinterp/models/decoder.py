@@ -105,13 +105,16 @@ def forward_cached(
 
 def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
     """A cache for ``length`` tokens, stacked over layers, with nothing in it (segment -1 is never seen)."""
-    shape = (config.n_layers, batch, length, config.n_kv_heads, config.d_head)
+    shape = (config.n_layers, batch, length, config.n_kv_heads)
     where = Places(
         jnp.zeros((config.n_layers, batch, length), jnp.int32),
         jnp.full((config.n_layers, batch, length), -1, jnp.int32),
     )
     return Cache(
-        jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), where, jnp.zeros((config.n_layers,), jnp.int32)
+        jnp.zeros((*shape, config.d_head), dtype),
+        jnp.zeros((*shape, config.d_value), dtype),
+        where,
+        jnp.zeros((config.n_layers,), jnp.int32),
     )
 
 

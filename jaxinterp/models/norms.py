@@ -5,10 +5,14 @@ Letters: B batch, T position, D width. ``norm(x) = centre(x) / scale(x) * gain +
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from jaxinterp.models.config import ModelConfig
 
 
 def centre(x: Array, config: ModelConfig) -> Array:

@@ -14,8 +14,8 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
 
 LAYER_SITES = (
-    "resid_pre", "attn_scale", "attn_in", "pattern", "attn_post_scale", "attn_out", "resid_mid", "mlp_scale",
-    "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out", "resid_post",
+    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_post_scale", "attn_out", "resid_mid",
+    "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out", "resid_post",
 )  # fmt: skip
 END_SITES = ("embed", "final_scale", "final_norm")
 SITES = (*END_SITES[:1], *LAYER_SITES, *END_SITES[1:])
@@ -35,6 +35,7 @@ class Activations(NamedTuple):
     resid_pre: Asked = None  # L B T D
     attn_scale: Asked = None  # L B T 1
     attn_in: Asked = None  # L B T D  after gain and bias
+    latent_scale: Asked = None  # L B T 1  of the latent of keys and values
     pattern: Asked = None  # L B H T S
     attn_post_scale: Asked = None  # L B T 1
     attn_out: Asked = None  # L B T D  as added to the residual stream

@@ -9,6 +9,7 @@ import jax
 from jaxinterp.core.letters import Tree
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
+from jaxinterp.models.latent import Latent
 from jaxinterp.parallel.weights import Weight, normal
 
 
@@ -34,12 +35,13 @@ def declare(config: ModelConfig) -> dict[str, Any]:
         return {"scale": one(gain), "bias": one("zeros")} if config.norm == "layer" else {"scale": one(gain)}
 
     width, heads, kv, head = (d, "width"), (h, "heads"), (k, "kv_heads"), (e, "head_width")
-    layers: dict[str, Any] = {
+    layers = _latent(config, config.latent) if config.latent else {
         "q": stacked(width, heads, head, init=normal(d**-0.5)),
         "k": stacked(width, kv, head, init=normal(d**-0.5)),
         "v": stacked(width, kv, head, init=normal(d**-0.5)),
-        "o": stacked(heads, head, width, init=normal((h * e) ** -0.5 * write)),
-    }
+    }  # fmt: skip
+    value = (config.d_value, "head_width")
+    layers["o"] = stacked(heads, value, width, init=normal((h * config.d_value) ** -0.5 * write))
     if config.pre_norms:
         layers |= {"attn_norm": norm(True), "mlp_norm": norm(True)}
     if config.qk_norm is not None:
@@ -49,7 +51,7 @@ def declare(config: ModelConfig) -> dict[str, Any]:
         layers["k_norm"] = stacked(*([kv] if every else []), head, init=gain)
     if config.sinks:
         layers["sinks"] = stacked(heads)
-    if config.qkv_bias:
+    if config.qkv_bias and config.latent is None:
         layers |= {"q_bias": stacked(heads, head), "k_bias": stacked(kv, head), "v_bias": stacked(kv, head)}
     if config.out_bias:
         layers["o_bias"] = stacked(width)
@@ -71,6 +73,36 @@ def declare(config: ModelConfig) -> dict[str, Any]:
     if not config.tied:
         tree["unembed"] = Weight((d, v), ("width", "vocab"), normal(d**-0.5))
     return tree
+
+
+def _latent(config: ModelConfig, latent: Latent) -> dict[str, Any]:
+    """The weights of latent attention, but the one that writes."""
+    n, d, h, e = config.n_layers, config.d_model, config.n_heads, config.d_head
+    c, r = latent.kv_rank, latent.q_rank
+
+    def one(*shape_axes: tuple[int, str], init: Any = "zeros") -> Weight:
+        return Weight((n, *(s for s, _ in shape_axes)), ("layers", *(a for _, a in shape_axes)), init)
+
+    width, heads, head, low = (d, "width"), (h, "heads"), (e, "head_width"), (c, "replicated")
+    turned = (latent.d_turned, "replicated")
+    found = {
+        "kv_down": one(width, low, init=normal(d**-0.5)),
+        "kv_norm": one(low, init="ones"),
+        "k_turned": one(width, turned, init=normal(d**-0.5)),
+        "k_up": one((latent.d_plain, "head_width"), low, heads, init=normal(c**-0.5)),
+        "v_up": one((latent.d_value, "head_width"), low, heads, init=normal(c**-0.5)),
+    }
+    if config.qkv_bias:
+        found |= {"kv_down_bias": one(low), "k_turned_bias": one(turned)}
+    if r is None:
+        return {**found, "q": one(width, heads, head, init=normal(d**-0.5))}
+    rank = (r, "replicated")
+    found |= {
+        "q_down": one(width, rank, init=normal(d**-0.5)),
+        "q_norm": one(rank, init="ones"),
+        "q_up": one(rank, heads, head, init=normal(r**-0.5)),
+    }
+    return {**found, "q_down_bias": one(rank)} if config.qkv_bias else found
 
 
 def _mlp(config: ModelConfig, layers: int, write: float) -> dict[str, Weight]:

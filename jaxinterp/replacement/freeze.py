@@ -66,10 +66,17 @@ def freeze(
     ]
     if config.post_norms:
         sites += ["attn_post_scale", "mlp_post_scale"]
+    if config.latent is not None:
+        sites += ["latent_scale"]
     logits, found = forward(params, config, tokens, sites=sites, precision=precision)
     return Run(
         frozen=Frozen(
-            found.pattern, found.attn_scale, found.mlp_scale, found.attn_post_scale, found.mlp_post_scale
+            found.pattern,
+            found.attn_scale,
+            found.mlp_scale,
+            found.attn_post_scale,
+            found.mlp_post_scale,
+            found.latent_scale,
         ),
         final_scale=found.final_scale,
         embed=found.embed,

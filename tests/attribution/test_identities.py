@@ -28,7 +28,14 @@ TOLERANCE = 1e-10
 pytestmark = pytest.mark.usefixtures("x64")
 
 CASES = [(family, name) for family in FAMILIES for name in DICTIONARIES]
-CASES += [("gpt_neox", "clt"), ("gemma3", "raw-clt"), ("olmo2", "skip-plt"), ("sinks", "plt"), ("experts", "clt")]
+CASES += [
+    ("gpt_neox", "clt"),
+    ("gemma3", "raw-clt"),
+    ("olmo2", "skip-plt"),
+    ("sinks", "plt"),
+    ("experts", "clt"),
+    ("latent", "raw-clt"),
+]
 CASES += [
     ("stories260K", "clt"),
     ("stories260K", "skip-plt"),
@@ -150,6 +157,8 @@ def test_i6_direct_steering_equals_edges(case: tuple[Model, Dictionary, Graph]) 
     frozen = ["pattern", "attn_scale", "mlp_scale", "final_scale"]
     if config.post_norms:
         frozen += ["attn_post_scale", "mlp_post_scale"]
+    if config.latent is not None:
+        frozen += ["latent_scale"]
     _, clean = forward(model.params, config, tokens, sites=(*frozen, d.read_site, d.write_site, "final_norm"))
     clamps = [Edit(site, "replace", getattr(clean, site), per_layer=site != "final_scale") for site in frozen]
     features = np.flatnonzero(graph.nodes["kind"] == FEATURE)

@@ -1,6 +1,7 @@
 """The Hugging Face families that are understood, one file each."""
 
 from jaxinterp.checkpoints.families.base import Family
+from jaxinterp.checkpoints.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from jaxinterp.checkpoints.families.gemma import GEMMA, GEMMA3, GEMMA3_TEXT
 from jaxinterp.checkpoints.families.gemma2 import GEMMA2
 from jaxinterp.checkpoints.families.gpt2 import GPT2
@@ -15,6 +16,10 @@ from jaxinterp.checkpoints.families.qwen import QWEN2, QWEN3
 from jaxinterp.checkpoints.families.qwen3_moe import QWEN3_MOE
 
 _ALL = (
+    DEEPSEEK_V2,
+    DEEPSEEK_V3,
+    DEEPSEEK_V2,
+    DEEPSEEK_V3,
     GEMMA,
     GEMMA2,
     GEMMA3,

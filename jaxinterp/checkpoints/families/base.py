@@ -21,7 +21,8 @@ class Tensor(NamedTuple):
         them.
       pattern: of `rearrange`, for one stored tensor. With ``part``, our side begins with the letter ``p`` (three
         parts) or ``w`` (two).
-      part: which of the equal parts of the stored tensor this is; None means all of it.
+      part: which of the equal parts of the stored tensor this is, or which entries of our side's first axis (which then
+        stays); None means all of it.
       rows: (first, end, all) rows of the stored tensor that ``pattern`` describes; None means all of them.
       layers: the layers that ours is stacked over; None means every one.
     """
@@ -29,7 +30,7 @@ class Tensor(NamedTuple):
     ours: str
     stored: str
     pattern: str
-    part: int | None = None
+    part: int | slice | None = None
     rows: tuple[int, int, int] | None = None
     layers: tuple[int, ...] | None = None
 
