@@ -215,12 +215,12 @@ CONFIG_FAULTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "another family": (
         "llama_gqa",
         {"model_type": "lama"},
-        ("'lama'", "did you mean llama", "supported are gemma, gemma2"),
+        ("'lama'", "did you mean llama", "supported are deepseek_v2, deepseek_v3, gemma"),
     ),
     "no family": (
         "llama_gqa",
         {"model_type": None},
-        ("model_type", "supported are gemma, gemma2"),
+        ("model_type", "supported are deepseek_v2, deepseek_v3, gemma"),
     ),
     "another head": ("gpt2", {"architectures": ["GPT2ForTokenClassification"]}, ("GPT2LMHeadModel",)),
     "activation": ("llama_gqa", {"hidden_act": "mish"}, ("hidden_act", "'mish'", "silu")),
