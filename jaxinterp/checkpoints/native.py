@@ -54,17 +54,27 @@ def save_model(model: Model, folder: str | os.PathLike[str], dtype: str | None =
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise InputError(f"{folder} holds something that is not a model of ours: give a new folder")
+    arrays = host_arrays(model, dtype)
+    with atomic_folder(folder) as temporary:
+        content = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict()}
+        write_json(temporary / "config.json", content)
+        tensors.write(temporary / "model.safetensors", arrays)
+        write_tokenizer_files(model.tokenizer, temporary)
+
+
+def host_arrays(model: Model, dtype: str | None) -> dict[str, np.ndarray]:
+    """Dotted path → weight on this host, in ``dtype`` or, where that is None, its own.
+
+    Raises:
+      InputError: parameters that do not fit the config, or a number too large for ``dtype``.
+    """
     weights.check(declare(model.config), model.params, f"model {model.name or 'to be saved'}")
     arrays = {}
     for name, leaf in paths(model.params):
         host = np.asarray(leaf)
         target = placing.as_dtype(host.dtype if dtype is None else dtype, on_device=False)
         arrays[name] = placing.cast(host, target, f"the weight {name!r}")
-    with atomic_folder(folder) as temporary:
-        content = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict()}
-        write_json(temporary / "config.json", content)
-        tensors.write(temporary / "model.safetensors", arrays)
-        write_tokenizer_files(model.tokenizer, temporary)
+    return arrays
 
 
 def _is_ours(folder: Path) -> bool:

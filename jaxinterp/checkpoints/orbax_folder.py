@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxinterp.checkpoints import placing
-from jaxinterp.checkpoints.native import write_tokenizer_files
+from jaxinterp.checkpoints.native import host_arrays, write_tokenizer_files
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import atomic_folder, read_json, write_json
 from jaxinterp.core.letters import Tree
@@ -51,12 +51,7 @@ def save(model: Model, folder: str | os.PathLike[str], dtype: str | None = None)
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    weights.check(declare(model.config), model.params, f"model {model.name or 'to be exported'}")
-    arrays = {}
-    for name, leaf in paths(model.params):
-        host = np.asarray(leaf)
-        target = placing.as_dtype(host.dtype if dtype is None else dtype, on_device=False)
-        arrays[name] = placing.cast(host, target, f"the weight {name!r}")
+    arrays = host_arrays(model, dtype)
     with atomic_folder(folder) as temporary:
         content = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict()}
         write_json(temporary / "config.json", content)

@@ -180,6 +180,7 @@ def test_the_straight_through_controller_meets_its_target() -> None:
         run = dataclasses.replace(run, steps=400)
         _, history = advance(run, config, 400)
         np.testing.assert_allclose(history[-1]["l0_layers"], target, rtol=0.1)
+        assert all(np.isfinite(value).all() for line in history for value in line.values())
         # It does not fall below on the way: what was silenced would not come back.
         assert min(line["l0"] for line in history) > 0.85 * target
 
@@ -209,6 +210,7 @@ def test_more_sparsity_gives_fewer_active_features_and_the_ramp_starts_at_nothin
         run, config = setting(dataclasses.replace(TANH, coefficient=coefficient))
         _, history = advance(run, config, 100)
         assert history[0]["sparsity"] == 0.0
+        assert all(np.isfinite(value).all() for line in history for value in line.values())
         ends.append(history[-1]["l0"])
     assert ends[1] < 0.7 * ends[0]
 

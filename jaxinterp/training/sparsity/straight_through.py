@@ -32,7 +32,9 @@ def gate(config: SparsityConfig) -> Gate:
         start = jnp.full_like(params["threshold"], config.threshold)
         layers = params["threshold"].shape[0]
         coefficient = jnp.full((layers,), config.coefficient, params["threshold"].dtype)
-        control = {"coefficient": coefficient, "log_l0": jnp.full_like(coefficient, jnp.nan)}
+        control = {"coefficient": coefficient}
+        if config.l0 is not None:  # NaN: no step yet
+            control["log_l0"] = jnp.full_like(coefficient, jnp.nan)
         return {**params, "threshold": jnp.log(start)}, control
 
     def apply(
