@@ -10,6 +10,7 @@ import pytest
 
 from jaxinterp.checkpoints import load_model
 from jaxinterp.checkpoints.families import FAMILIES
+from jaxinterp.checkpoints.huggingface import read_config
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.decoder import forward
 from tests.references import numpy_decoder, stored
@@ -51,3 +52,15 @@ def test_logits_and_residuals(name: str, tmp_path: Path) -> None:
 def test_a_family_that_is_not_supported_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"'{stored.case(name).family}' is not supported"):
         load_model(stored.write_folder(name, tmp_path / name))
+
+
+def test_deepseek_scores_are_sharpened_under_either_name_of_the_scaling() -> None:
+    config = stored.case("deepseek_v3_yarn_long").config
+    plain = read_config(config, "config.json")[1]
+    scaling = config.pop("rope_scaling")
+    renamed = {**config, "rope_parameters": {**scaling, "rope_theta": config["rope_theta"]}}
+    assert read_config(renamed, "config.json")[1] == plain
+    assert plain.query_scale is not None and plain.query_scale > plain.d_head**-0.5
+    broken = {**config, "rope_scaling": {**scaling, "mscale_all_dim": "much"}}
+    with pytest.raises(InputError, match="mscale_all_dim is 'much'"):
+        read_config(broken, "config.json")

@@ -55,8 +55,8 @@ def _common(values: Mapping[str, Any], where: str, adjacent: bool) -> dict[str, 
     width = plain + turned
     bias = flag(values, "attention_bias", where)
     low = values["q_lora_rank"]
-    content = values["rope_scaling"] or {}
-    sharper = content.get("mscale_all_dim") or 0
+    content = values["rope_scaling"] or values["rope_parameters"] or {}
+    sharper = number(content, "mscale_all_dim", where) if content.get("mscale_all_dim") else 0.0
     # Heads are as wide here as queries and keys; head_dim says something else.
     shape = {
         **sizes({**values, "head_dim": width}, where),
