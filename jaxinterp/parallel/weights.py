@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.trees import paths
-from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
+from jaxinterp.parallel.rules import DEFAULT_RULES, MeshAxes, Rules
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -124,6 +124,26 @@ def abstract(tree: Tree, dtype: Any, mesh: Mesh | None = None, rules: Rules = DE
         return jax.ShapeDtypeStruct(w.shape, dtype, sharding=sharding)
 
     return _map(make, tree)
+
+
+def fitting(tree: Tree, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Rules:
+    """Rules under which every declared weight can be placed on ``mesh``: axes that do not divide stay whole.
+
+    Of a rule with several mesh axes the first ones that divide are kept. Compare with ``rules`` to see what changed.
+    """
+    sizes: dict[str, set[int]] = {}
+    for weight in leaves(tree).values():
+        for axis, length in zip(weight.axes, weight.shape, strict=True):
+            sizes.setdefault(axis, set()).add(length)
+    changes: dict[str, MeshAxes] = {}
+    for axis, lengths in sizes.items():
+        targets = rules.targets(axis, mesh)
+        kept = targets
+        while kept and any(length % math.prod(mesh.shape[name] for name in kept) for length in lengths):
+            kept = kept[:-1]
+        if kept != targets:
+            changes[axis] = kept or None
+    return rules.replace(**changes)
 
 
 def size(tree: Tree) -> int:
