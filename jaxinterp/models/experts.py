@@ -15,10 +15,13 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.models.expert_parallel import OnMesh, spread
 
 DISPATCHES = ("sparse", "dense")
 Product = Callable[[Array, Array], Array]
 """(gate, up) → hidden, both [..., F]."""
+Dispatch = str | OnMesh
+"""One of `DISPATCHES`, or the mesh whose devices each compute their own experts."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +110,20 @@ def route(w: Tree, config: Experts, x: Array, precision: Any) -> tuple[Array, Ar
     return config.scale * weights, numbers
 
 
-def apply(w: Tree, config: Experts, x: Array, product: Product, dispatch: str, precision: Any) -> Array:
+def apply(w: Tree, config: Experts, x: Array, product: Product, dispatch: Dispatch, precision: Any) -> Array:
     """The mixture of x [B, T, D] → [B, T, D].
 
     Args:
       w: `router` [D, X], `gate`, `up` [X, D, F], `down` [X, F, D], and what ``config`` says besides.
       product: what an expert does between its matrices.
       dispatch: "sparse" sorts tokens by expert and multiplies each with its own experts only; "dense" multiplies every
-        token with every expert, which is simpler and costs X / A times as much.
+        token with every expert, which is simpler and costs X / A times as much. `OnMesh` is "sparse" with each device
+        computing the experts that it holds; use it where experts are divided over a mesh.
     """
     weights, numbers = route(w, config, x, precision)
-    if dispatch == "dense":
+    if isinstance(dispatch, OnMesh):
+        out = spread(w, x, product, weights, numbers, dispatch, precision)
+    elif dispatch == "dense":
         out = _dense(w, config, x, product, weights, numbers, precision)
     elif dispatch == "sparse":
         out = _sparse(w, x, product, weights, numbers, precision)

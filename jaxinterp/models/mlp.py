@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models import experts
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.experts import Dispatch
 from jaxinterp.models.norms import add_bias
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -37,7 +38,7 @@ def product(activation: str, gate: Array, up: Array) -> Array:
     return ACTIVATIONS[activation](gate) * up
 
 
-def mlp(w: Tree, config: ModelConfig, x: Array, precision: Any, dispatch: str = "sparse") -> Array:
+def mlp(w: Tree, config: ModelConfig, x: Array, precision: Any, dispatch: Dispatch = "sparse") -> Array:
     """x [B, T, D] → [B, T, D]: ``act(x up) down``, or ``(act(x gate) * (x up)) down`` when gated.
 
     A layer with ``experts`` among its weights is a mixture of them; see `experts.apply` for ``dispatch``.

@@ -27,6 +27,7 @@ _DEFAULT: dict[str, MeshAxes] = {
     "expert_width": None,
     "vocab": "model",
     "features": "model",
+    "record": "model",
     "layers": None,
     "width": None,
     "head_width": None,

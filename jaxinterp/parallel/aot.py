@@ -1,0 +1,149 @@
+"""Compiling ahead of time for TPU slices that are not there, and what a program needs of their memory.
+
+Needs libtpu, the compiler that ``jax[tpu]`` installs: where it is not installed, ``TPU_LIBRARY_PATH`` says where its
+``libtpu.so`` lies. What comes out is whether a program compiles and fits, never how fast it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxinterp.core.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
+
+GIB = 2**30
+
+
+class Memory(NamedTuple):
+    """Bytes of one chip's memory: arguments, outputs, temporaries, and the most that is in use at once."""
+
+    arguments: int
+    outputs: int
+    temporaries: int
+    peak: int
+
+
+class TooLarge(NamedTuple):
+    """A program that does not fit: bytes that it needs and that a chip has (0: not said), and the compiler's words."""
+
+    needed: int
+    available: int
+    reason: str
+
+
+class Report(NamedTuple):
+    """What compiling found out.
+
+    Attributes:
+      memory: of one chip; None when the program does not fit.
+      too_large: why not; None when it fits.
+      collectives: how often each kind of collective operation stands in the program (a loop's body counts once).
+      code: bytes of the program.
+    """
+
+    memory: Memory | None
+    too_large: TooLarge | None
+    collectives: dict[str, int]
+    code: int = 0
+
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def available() -> str | None:
+    """None where slices can be described, else the reason why not."""
+    path = os.environ.get("TPU_LIBRARY_PATH")
+    if path is not None:
+        return None if os.path.isfile(path) else f"TPU_LIBRARY_PATH names {path}, which is no file"
+    if importlib.util.find_spec("libtpu") is not None:
+        return None
+    return "libtpu is not installed and TPU_LIBRARY_PATH is not set"
+
+
+def devices(topology: str) -> list[jax.Device]:
+    """The chips of a slice such as ``"v5e:4x4"`` (v5e, v5p, v6e and others), to make a mesh of.
+
+    Raises:
+      InputError: no libtpu, or a slice that it does not know.
+    """
+    reason = available()
+    if reason is not None:
+        raise InputError(f"cannot compile for {topology}: {reason}")
+    # Nothing here asks for a slice of one's own, so neither metadata nor the lock on one is needed.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:  # jaxlib raises its own kinds
+        raise InputError(
+            f"no TPU slice {topology!r} (as in v5e:4x4, v5p:2x2x1): {_first_line(error)}"
+        ) from error
+    return list(found.devices)
+
+
+def compile_for(
+    function: Callable[..., Any], arguments: Sequence[Any], *, out_shardings: Any = None
+) -> Report:
+    """Compile ``jax.jit(function)`` for the devices that its arguments' shardings name.
+
+    Args:
+      function: a function of arrays.
+      arguments: pytrees of `jax.ShapeDtypeStruct` with shardings.
+      out_shardings: as of `jax.jit`; None lets the compiler choose.
+
+    Raises:
+      InputError: shardings that do not fit the function.
+    """
+    import jax
+
+    keywords = {} if out_shardings is None else {"out_shardings": out_shardings}
+    try:
+        compiled = jax.jit(function, **keywords).lower(*arguments).compile()
+    except Exception as error:  # CompileTimeHbmOom or XlaRuntimeError, by version of jaxlib
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Report(None, _too_large(str(error)), {})
+    found: Any = compiled.memory_analysis()
+    memory = Memory(
+        found.argument_size_in_bytes,
+        found.output_size_in_bytes,
+        found.temp_size_in_bytes,
+        found.peak_memory_in_bytes,
+    )
+    return Report(memory, None, collectives(compiled.as_text() or ""), found.generated_code_size_in_bytes)
+
+
+def collectives(program: str) -> dict[str, int]:
+    """How often each of `COLLECTIVES` stands in the text of a compiled program; started and done counts once."""
+    counts = {kind: len(re.findall(rf"\b{kind}(?:-start)?\(", program)) for kind in COLLECTIVES}
+    return {kind: count for kind, count in counts.items() if count}
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _too_large(text: str) -> TooLarge:
+    """The figures of a message such as ``Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G``."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
+    figures = [0, 0]
+    if found:
+        figures = [int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3)]
+    else:
+        limit = re.search(r"exceeds available HBM \(([\d.]+)([KMGT]?)", text)
+        size = re.search(r"size \(([\d.]+)([KMGT]?)", text)
+        for place, match in enumerate((size, limit)):
+            figures[place] = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    return TooLarge(figures[0], figures[1], _first_line(text))
+
+
+def _first_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
