@@ -31,7 +31,7 @@ def shared(name: str) -> Path:
 
 FAMILIES = ("llama", "gpt2", "gemma2")
 # Ways of building a layer that those three have not.
-FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks", "experts", "latent")
+FURTHER = ("gpt_neox", "gemma3", "olmo2", "sinks", "experts", "latent", "dyt")
 EVERY = (*FAMILIES, *FURTHER)
 
 
@@ -82,7 +82,9 @@ def tiny_config(family: str, **changes: Any) -> ModelConfig:
             "n_kv_heads": 4, "d_head": 10, "rope_width": 4, "rope_pairs": "adjacent", "qkv_bias": True,
             "out_bias": True, "latent": Latent(kv_rank=8, d_plain=6, d_turned=4, d_value=5, q_rank=7),
         },
+        "dyt": {"n_kv_heads": 2, "norm": "tanh", "post_norms": True, "qk_norm": "head", "embed_scale": 4.0},
     }  # fmt: skip
+    families["dyt_latent"] = {**families["latent"], "norm": "tanh"}
     return ModelConfig(**{**sizes, **families[family], **changes})
 
 
@@ -101,6 +103,8 @@ def tiny_model(family: str, *, dtype: str = "float32", seed: int = 0, **changes:
             draw = 0.3 * draw + (0.0 if config.norm_unit_offset else 1.0)
         elif path.endswith("bias"):
             draw = 0.3 * draw
+        elif path.endswith("alpha"):
+            draw = 0.7 + 0.2 * draw
         elif path == "embed.tokens":
             draw = draw / config.embed_scale
         elif path == "embed.positions":

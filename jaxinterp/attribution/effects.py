@@ -96,7 +96,7 @@ def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Blo
     ).astype(dtype)
     seed = jnp.swapaxes(seed, 0, 1)  # T C D: products over positions need no transposes in this order
     back = jax.vmap(partial(layer_transpose, operator), in_axes=(None, 1, 1), out_axes=(1, 1))
-    biased = operator.config.qkv_bias or operator.config.out_bias, operator.config.norm == "layer"
+    biased = operator.config.has_attention_biases, operator.config.has_norm_biases
 
     def step(state: tuple[Array, Array, Effects]) -> tuple[Array, Array, Effects]:
         layer, x_bar, found = state

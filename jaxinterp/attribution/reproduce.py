@@ -100,7 +100,7 @@ def _again(graph: Graph, model: Model, dictionary: Dictionary) -> Graph:
     again = trace(
         model, dictionary, [int(i) for i in graph.token_ids], targets=targets,
         max_feature_nodes=settings.get("max_feature_nodes"), convention=settings["convention"],
-        rank_every=settings.get("rank_every"),
+        rank_every=settings.get("rank_every"), dynamic_tanh=settings.get("dynamic_tanh", "secant"),
     )  # fmt: skip
     pruned = graph.pruned
     if pruned is not None:

@@ -47,7 +47,7 @@ class Rows:
             vectors, bias = (np.concatenate(column) for column in zip(*pieces, strict=True))
             positions = np.full(part.stop - part.start, self.operator.n_tokens - 1)
             effects = self._walk(config.n_layers, positions, vectors)
-            final = bias[: len(positions)] if config.norm == "layer" else None
+            final = bias[: len(positions)] if config.has_norm_biases else None
             rows, left = table.rows(self.layout, effects, final)
             found.append(rows)
             outside.append(left)

@@ -40,13 +40,14 @@ from jaxinterp.replacement.operator import ReplacementOperator
 
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
 RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
+RECORDED_WHERE_SET = ("dynamic_tanh",)
 EDGE_BYTES = 24  # of a finished edge and of sorting it
 
 
 def trace(
     model: Model, dictionary: Dictionary, prompt: str | Sequence[int], *, targets: Sequence[Any] | None = None,
     max_feature_nodes: int | None = None, convention: str = "paper", rank_every: int | None = None,
-    memory_budget: int | None = None, devices: Sequence[Any] | None = None,
+    dynamic_tanh: str = "secant", memory_budget: int | None = None, devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Graph:  # fmt: skip
     """The exact attribution graph of a prompt.
@@ -62,6 +63,8 @@ def trace(
         features and errors at position 0, its selection and scores).
       rank_every: with ``max_feature_nodes``, features are ranked again after this many; None means 512,
         or 2,048 in the circuit-tracer convention.
+      dynamic_tanh: what stands for a Dynamic Tanh in a model that has it, the "secant" through the origin or the
+        "tangent", whose constant goes to the bias nodes of norms; see `replacement.freeze`.
       memory_budget: bytes that the edges may take; None means half of the machine's memory.
       devices: devices to spread blocks over; None means those that hold the model. The result does not
         depend on it, unless the model's weights themselves are divided over them (then to rounding).
@@ -85,7 +88,7 @@ def trace(
     text = getattr(model.tokenizer, "text", str)
 
     d = dictionary.config
-    run, finite = _run(model.params, model.config, ids[None, :], d.read_site, d.write_site)
+    run, finite = _run(model.params, model.config, ids[None, :], d.read_site, d.write_site, dynamic_tanh)
     if not finite:
         raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
     paper = convention == "paper"
@@ -119,6 +122,8 @@ def trace(
         "dictionary": dictionary.name,
         "active_features": len(active),
     }
+    if model.config.norm == "tanh":
+        settings["dynamic_tanh"] = dynamic_tanh
     provenance = {
         "record_digest": record_digest(settings, ids),
         "model_digest": model.digest(),
@@ -136,9 +141,13 @@ def trace(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(1, 3, 4))
-def _run(params: Any, config: ModelConfig, tokens: Any, read_site: str, write_site: str) -> tuple[Run, Any]:
-    run = freeze(params, config, tokens, read_site=read_site, write_site=write_site)
+@partial(jax.jit, static_argnums=(1, 3, 4, 5))
+def _run(
+    params: Any, config: ModelConfig, tokens: Any, read_site: str, write_site: str, dynamic_tanh: str
+) -> tuple[Run, Any]:
+    run = freeze(
+        params, config, tokens, read_site=read_site, write_site=write_site, dynamic_tanh=dynamic_tanh
+    )
     return run, jnp.isfinite(run.logits).all()
 
 
@@ -154,6 +163,7 @@ def _check_replacement(operator: ReplacementOperator, run: Run, all_written: Wri
 def record_digest(settings: dict[str, Any], ids: Iterable[int]) -> str:
     """sha256 of the settings that a graph follows from and of its token ids; names do not count."""
     kept = {key: settings.get(key) for key in RECORDED}
+    kept |= {key: settings[key] for key in RECORDED_WHERE_SET if key in settings}
     text = json.dumps([kept, [int(i) for i in ids]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -211,8 +221,9 @@ def _collect(
 
 
 def _biases(config: ModelConfig) -> list[tuple[int, int]]:
-    attention, norm = config.qkv_bias or config.out_bias, config.norm == "layer"
-    return table.bias_places(config.n_layers, attention, norm, config.positions == "learned")
+    return table.bias_places(
+        config.n_layers, config.has_attention_biases, config.has_norm_biases, config.positions == "learned"
+    )
 
 
 def _same_dtype(dictionary: Dictionary, model: Model) -> Dictionary:

@@ -38,6 +38,10 @@ def common(sub: argparse.ArgumentParser) -> None:
         "--edge-threshold", type=float, default=0.98, help="share of influence kept (default: 0.98)"
     )
     sub.add_argument("--convention", choices=("paper", "circuit-tracer"), default="paper")
+    sub.add_argument(
+        "--dynamic-tanh", choices=("secant", "tangent"), default="secant",
+        help="what stands for a Dynamic Tanh, in a model that has it",
+    )  # fmt: skip
     sub.add_argument("--out", help="write the graph: .json (Neuronpedia's format) or .jigraph (native)")
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
     sub.add_argument("--quiet", action="store_true", help="no progress")
@@ -70,7 +74,7 @@ def show(options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, 
 
     graph = trace(
         model, dictionary, prompt, targets=targets, max_feature_nodes=options.max_feature_nodes,
-        convention=options.convention, progress=advance,
+        convention=options.convention, dynamic_tanh=options.dynamic_tanh, progress=advance,
     )  # fmt: skip
     progress.close()
     small = graph.prune(options.node_threshold, options.edge_threshold)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models import latent
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.norms import add_bias, on_heads
+from jaxinterp.models.norms import Line, add_bias, on_heads
 from jaxinterp.models.rotary import rotate
 
 
@@ -39,21 +39,22 @@ class Cache(NamedTuple):
     filled: Array
 
 
-def values(w: Tree, x: Array, unit: Array | None, precision: Any, size: Array | None = None) -> Array:
-    """x [B, T, D] → value vectors [B, T, K, E]. Linear in x and in ``unit``.
+def values(
+    w: Tree, x: Array, unit: Array | None, norm_unit: Array | None, precision: Any,
+    line: Line | None = None,
+) -> Array:  # fmt: skip
+    """x [B, T, D] → value vectors [B, T, K, E]. Linear in x and in the units [B, T].
 
-    ``size`` [B, T, 1] is the given denominator of the latent's norm, where attention is latent.
+    ``line`` is what stands for the latent's norm, where attention is latent.
     """
-    if size is not None:
-        return latent.values(w, latent.compress(w, x, unit, precision), size, precision)
+    if line is not None:
+        return latent.values(w, latent.compress(w, x, unit, precision), line, norm_unit, precision)
     return add_bias(jnp.einsum("btd,dke->btke", x, w["v"], precision=precision), w.get("v_bias"), unit)
 
 
-def latent_scale(w: Tree, config: ModelConfig, x: Array, precision: Any) -> Array | None:
-    """The denominator [B, T, 1] of the norm of the latent of x [B, T, D]; None where attention is not latent."""
-    if config.latent is None:
-        return None
-    return latent.scale(latent.compress(w, x, None, precision), config.latent)
+def latent_scale(w: Tree, config: ModelConfig, x: Array, precision: Any) -> Array:
+    """The denominator of the norm of the latent of x [B, T, D]; see `norms.scale`."""
+    return latent.scale(latent.compress(w, x, None, precision), w, "kv_norm", config)
 
 
 def pattern(
@@ -98,11 +99,11 @@ def _queries_and_keys(
         return rotate(value, (turn[0][local], turn[1][local]), config.rope_pairs)
 
     if config.latent is not None:
-        return latent.queries_and_keys(w, config.latent, x, turned, precision)
+        return latent.queries_and_keys(w, config, x, turned, precision)
     q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
     k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
     if config.qk_norm is not None:
-        q, k = on_heads(q, w["q_norm"], config), on_heads(k, w["k_norm"], config)
+        q, k = on_heads(q, w, "q_norm", config), on_heads(k, w, "k_norm", config)
     return turned(q), turned(k)
 
 

@@ -1,6 +1,6 @@
 """One layer, in two halves around the MLP. The same code runs live and frozen.
 
-Frozen, the attention pattern and the denominators of the norms are given instead of computed, which makes
+Frozen, the attention pattern and a straight line in place of each norm are given instead of computed, which makes
 both halves linear in the residual stream and in the bias units (methods of *Circuit Tracing*, "local
 replacement model").
 """
@@ -15,22 +15,23 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models import attention, norms
 from jaxinterp.models.attention import Cache, Places, Turn
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.norms import Line
 from jaxinterp.models.sites import Touch
 
 
 class Frozen(NamedTuple):
-    """What linearisation keeps of a layer: pattern [B, H, T, S] and norm denominators [B, T, 1].
+    """What linearisation keeps of a layer: pattern [B, H, T, S], and a `Line` in place of each norm.
 
-    Stacked over layers they have a leading L. The post-norm scales are None without post-norms, that of the latent of
-    keys and values without latent attention.
+    Stacked over layers they have a leading L. The post-norms are None where there are none, as is the norm of the
+    latent of keys and values.
     """
 
     pattern: Array
-    attn_scale: Array
-    mlp_scale: Array
-    attn_post_scale: Any = None
-    mlp_post_scale: Any = None
-    latent_scale: Any = None
+    attn: Line
+    mlp: Line
+    attn_post: Line | None = None
+    mlp_post: Line | None = None
+    latent: Line | None = None
 
 
 class Units(NamedTuple):
@@ -73,12 +74,12 @@ def before_mlp(
     """
     units = units or Units()
     x = touch("resid_pre", x)
-    scale = frozen.attn_scale if frozen else touch("attn_scale", _scale(x, config))
-    a = touch("attn_in", _gain(_divided(x, scale, config), w, "attn_norm", config, units))
-    size = frozen.latent_scale if frozen else attention.latent_scale(w, config, a, precision)
-    if size is not None and not frozen:
-        size = touch("latent_scale", size)
-    v = attention.values(w, a, units.attention, precision, size)
+    line = frozen.attn if frozen else Line(touch("attn_scale", _scale(x, w, "attn_norm", config)))
+    a = touch("attn_in", _gain(_divided(x, line, config, units), w, "attn_norm", config, units))
+    latent = frozen.latent if frozen else None
+    if config.latent is not None and not frozen:
+        latent = Line(touch("latent_scale", attention.latent_scale(w, config, a, precision)))
+    v = attention.values(w, a, units.attention, units.norm, precision, latent)
     if frozen:
         probabilities = frozen.pattern
     else:
@@ -89,27 +90,37 @@ def before_mlp(
             cache = attention.extend(cache, k, v, places)
             v = cache.values
     out = attention.mix(w, config, probabilities, v, units.attention, precision)
+    out = touch("attn_out_raw", out)
     if config.post_norms:
-        scale = frozen.attn_post_scale if frozen else touch("attn_post_scale", norms.scale(out, config))
-        out = norms.affine(norms.centre(out, config) / scale, w["attn_post_norm"], config, units.norm)
+        out = _post(
+            out, w["attn_post_norm"], config, "attn_post_scale", frozen and frozen.attn_post, units, touch
+        )
     mid = touch("resid_mid", x + touch("attn_out", out))
     read = x if config.parallel else mid
-    scale = frozen.mlp_scale if frozen else touch("mlp_scale", _scale(read, config))
-    normalised = touch("mlp_normalized", _divided(read, scale, config))
+    line = frozen.mlp if frozen else Line(touch("mlp_scale", _scale(read, w, "mlp_norm", config)))
+    normalised = touch("mlp_normalized", _divided(read, line, config, units))
     return Reads(mid, normalised, touch("mlp_in", _gain(normalised, w, "mlp_norm", config, units))), cache
 
 
-def _scale(x: Array, config: ModelConfig) -> Array:
-    """The denominator [B, T, 1] of a norm before attention or MLP; one where there is none."""
-    return norms.scale(x, config) if config.pre_norms else jnp.ones_like(x[..., :1])
+def _scale(x: Array, w: Tree, name: str, config: ModelConfig) -> Array:
+    """The denominator of a norm before attention or MLP; one where there is none."""
+    return norms.scale(x, w[name], config) if config.pre_norms else jnp.ones_like(x[..., :1])
 
 
-def _divided(x: Array, scale: Array, config: ModelConfig) -> Array:
-    return norms.centre(x, config) / scale if config.pre_norms else x
+def _divided(x: Array, line: Line, config: ModelConfig, units: Units) -> Array:
+    return norms.divide(x, line, config, units.norm) if config.pre_norms else x
 
 
 def _gain(x: Array, w: Tree, name: str, config: ModelConfig, units: Units) -> Array:
     return norms.affine(x, w[name], config, units.norm) if config.pre_norms else x
+
+
+def _post(
+    x: Array, weights: Tree, config: ModelConfig, site: str, line: Line | None, units: Units, touch: Touch
+) -> Array:
+    """The norm of what attention or an MLP adds."""
+    line = line or Line(touch(site, norms.scale(x, weights, config)))
+    return norms.affine(norms.divide(x, line, config, units.norm), weights, config, units.norm)
 
 
 def after_mlp(
@@ -127,9 +138,8 @@ def after_mlp(
     if raw is not None:
         raw = touch("mlp_out_raw", raw)
         if config.post_norms:
-            scale = frozen.mlp_post_scale if frozen else touch("mlp_post_scale", norms.scale(raw, config))
-            unit = (units or Units()).norm
-            raw = norms.affine(norms.centre(raw, config) / scale, w["mlp_post_norm"], config, unit)
+            line = frozen and frozen.mlp_post
+            raw = _post(raw, w["mlp_post_norm"], config, "mlp_post_scale", line, units or Units(), touch)
         total = raw if out is None else out + raw
     assert total is not None
     return touch("resid_post", mid + touch("mlp_out", total))

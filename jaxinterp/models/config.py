@@ -12,7 +12,7 @@ from jaxinterp.models.latent import Latent
 from jaxinterp.models.rotary import RopeScaling
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
-    "norm": ("rms", "layer"),
+    "norm": ("rms", "layer", "tanh"),
     "activation": ("silu", "gelu", "gelu_tanh", "relu", "clipped_swish"),
     "positions": ("rope", "learned"),
     "rope_pairs": ("half", "adjacent"),
@@ -32,7 +32,8 @@ class ModelConfig:
     Attributes:
       vocab_size, d_model, n_layers, n_heads, n_kv_heads, d_head, d_mlp, context: sizes V, D, L, H, K,
         E, M and the longest sequence in tokens.
-      norm: "rms" (no centring, no bias) or "layer" (LayerNorm with bias).
+      norm: "rms" (no centring, no bias), "layer" (LayerNorm with bias), or "tanh": Dynamic Tanh in place of every norm,
+        those of queries, keys and latents too.
       norm_unit_offset: the stored gain is added to one (Gemma).
       pre_norms: norms before attention and before the MLP (all but OLMo-2).
       post_norms: norms after attention and after the MLP, before the residual add (Gemma-2, OLMo-2).
@@ -182,6 +183,16 @@ class ModelConfig:
     def score_scale(self) -> float:
         """The factor on attention scores."""
         return self.d_head**-0.5 if self.query_scale is None else self.query_scale
+
+    @property
+    def has_norm_biases(self) -> bool:
+        """Whether norms add something that does not depend on their input."""
+        return self.norm != "rms"
+
+    @property
+    def has_attention_biases(self) -> bool:
+        """Whether attention does, its norms apart."""
+        return self.qkv_bias or self.out_bias
 
     @property
     def d_value(self) -> int:

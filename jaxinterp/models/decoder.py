@@ -174,8 +174,8 @@ def _run(
     if len(outputs) > 1:
         record, cache = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
-    scale = touch("final_scale", norms.scale(x, config))
-    x = touch("final_norm", norms.affine(norms.centre(x, config) / scale, params["final_norm"], config))
+    line = norms.Line(touch("final_scale", norms.scale(x, params["final_norm"], config)))
+    x = touch("final_norm", norms.affine(norms.divide(x, line, config), params["final_norm"], config))
     logits = jnp.einsum("btd,dv->btv", x, unembedding(params, config), precision=precision)
     found = {name: record[name] for name in LAYER_SITES if name in record}
     return softcap(logits, config), Activations(**ends, **found), cache

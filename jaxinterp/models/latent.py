@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.models.norms import add_bias
+from jaxinterp.models.norms import Line, add_bias, along, secant
+
+if TYPE_CHECKING:
+    from jaxinterp.models.config import ModelConfig
 
 Turner = Callable[[Array], Array]
 """Rotates [B, T, H, E'] by position."""
@@ -73,28 +76,43 @@ def compress(w: Tree, x: Array, unit: Array | None, precision: Any) -> Array:
     )
 
 
-def scale(latent: Array, config: Latent) -> Array:
-    """The denominator [B, T, 1] of a latent's norm."""
-    return jnp.sqrt(jnp.mean(latent * latent, axis=-1, keepdims=True) + config.norm_eps)
+def scale(latent: Array, w: Tree, name: str, config: ModelConfig) -> Array:
+    """The denominator [B, T, 1] of a latent's RMS norm; [B, T, C] of a Dynamic Tanh in its place."""
+    if config.norm == "tanh":
+        return secant(latent, w[f"{name}_alpha"])
+    assert config.latent is not None
+    return jnp.sqrt(jnp.mean(latent * latent, axis=-1, keepdims=True) + config.latent.norm_eps)
 
 
-def values(w: Tree, latent: Array, size: Array, precision: Any) -> Array:
-    """Value vectors [B, T, H, d_value] of a latent with a given denominator. Linear in the latent."""
-    normed = latent / size * w["kv_norm"][None, None]
-    return jnp.einsum("btc,ych->bthy", normed, w["v_up"], precision=precision)
+def normalise(latent: Array, w: Tree, name: str, line: Line, unit: Array | None = None) -> Array:
+    """A latent [B, T, C] through a given `Line` in place of its norm; gain and bias. Linear in it and in ``unit``."""
+    return add_bias(along(latent, line, unit) * w[name][None, None], w.get(f"{name}_bias"), unit)
 
 
-def queries_and_keys(w: Tree, config: Latent, x: Array, turn: Turner, precision: Any) -> tuple[Array, Array]:
+def values(w: Tree, latent: Array, line: Line, unit: Array | None, precision: Any) -> Array:
+    """Value vectors [B, T, H, d_value] of a latent with its norm given. Linear in the latent and in ``unit``."""
+    return jnp.einsum(
+        "btc,ych->bthy", normalise(latent, w, "kv_norm", line, unit), w["v_up"], precision=precision
+    )
+
+
+def queries_and_keys(
+    w: Tree, model: ModelConfig, x: Array, turn: Turner, precision: Any
+) -> tuple[Array, Array]:
     """Queries and keys [B, T, H, E] of x [B, T, D], turned."""
+    config = model.latent
+    assert config is not None
+
+    def normed(latent: Array, name: str) -> Array:
+        return normalise(latent, w, name, Line(scale(latent, w, name, model)))
+
     if config.q_rank is None:
         q = jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision)
     else:
         low = add_bias(jnp.einsum("btd,dr->btr", x, w["q_down"], precision=precision), w.get("q_down_bias"))
-        low = low / scale(low, config) * w["q_norm"][None, None]
-        q = jnp.einsum("btr,rhe->bthe", low, w["q_up"], precision=precision)
+        q = jnp.einsum("btr,rhe->bthe", normed(low, "q_norm"), w["q_up"], precision=precision)
     latent = compress(w, x, None, precision)
-    normed = latent / scale(latent, config) * w["kv_norm"][None, None]
-    plain = jnp.einsum("btc,nch->bthn", normed, w["k_up"], precision=precision)
+    plain = jnp.einsum("btc,nch->bthn", normed(latent, "kv_norm"), w["k_up"], precision=precision)
     common = add_bias(
         jnp.einsum("btd,du->btu", x, w["k_turned"], precision=precision), w.get("k_turned_bias")
     )

@@ -1,11 +1,15 @@
-"""Norms split into the part that linearisation freezes (the scale) and the part that is linear.
+"""Norms split into the part that linearisation freezes and the part that is linear.
 
-Letters: B batch, T position, D width. ``norm(x) = centre(x) / scale(x) * gain + bias``.
+``norm(x) = (centre(x) / scale(x)) * gain + bias``. Dynamic Tanh (Zhu et al. 2025, "Transformers without
+Normalization", arXiv 2503.10622) stands in the same place: ``tanh(alpha x) * gain + bias``, with one trained alpha a
+norm. Its denominator is of each entry: ``x / tanh(alpha x)``, the inverse slope of the secant through the origin.
+
+Letters: B batch, T position, D width.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -15,23 +19,72 @@ if TYPE_CHECKING:
     from jaxinterp.models.config import ModelConfig
 
 
+class Line(NamedTuple):
+    """A norm without gain and bias, as a linear map and a constant: ``centre(x) / scale + offset``.
+
+    Attributes:
+      scale: the denominator [B, T, 1], of Dynamic Tanh [B, T, D].
+      offset: [B, T, D], or None where the line goes through the origin.
+    """
+
+    scale: Array
+    offset: Any = None
+
+
 def centre(x: Array, config: ModelConfig) -> Array:
-    """x [..., D] minus its mean over D for LayerNorm; unchanged for RMSNorm. Linear in x."""
+    """x [..., D] minus its mean over D for LayerNorm; otherwise unchanged. Linear in x."""
     return x - jnp.mean(x, axis=-1, keepdims=True) if config.norm == "layer" else x
 
 
-def scale(x: Array, config: ModelConfig) -> Array:
-    """The denominator [..., 1]: root of the mean square (RMSNorm) or of the variance (LayerNorm) plus eps."""
+def scale(x: Array, weights: Tree, config: ModelConfig) -> Array:
+    """The denominator of x [..., D]: [..., 1], the root of the mean square (RMSNorm) or of the variance (LayerNorm)
+    plus eps; for Dynamic Tanh [..., D], see `secant`."""
+    if config.norm == "tanh":
+        return secant(x, weights["alpha"])
     x = centre(x, config)
     return jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
 
 
-def on_heads(x: Array, weight: Array, config: ModelConfig) -> Array:
-    """The RMS norm of queries or keys [B, T, H, E] with gain [E] (each head) or [H, E] (all heads together)."""
+def secant(x: Array, alpha: Array) -> Array:
+    """``x / tanh(alpha x)``, entry by entry; ``1 / alpha`` at 0."""
+    # Below this tanh is the identity to rounding; a quotient of two tiny numbers has no useful derivative.
+    small = jnp.abs(alpha * x) < 0.5 * float(jnp.finfo(x.dtype).eps) ** 0.5
+    return jnp.where(small, 1 / alpha, x / jnp.tanh(alpha * jnp.where(small, 1, x)))
+
+
+def tangent(x: Array, alpha: Array) -> Line:
+    """The tangent of ``tanh(alpha x)`` at x [..., D]: what it does to small changes."""
+    value = jnp.tanh(alpha * x)
+    slope = alpha / jnp.cosh(alpha * x) ** 2
+    return Line(1 / slope, value - slope * x)
+
+
+def divide(x: Array, line: Line, config: ModelConfig, unit: Array | None = None) -> Array:
+    """x [B, T, D] without the norm's gain and bias. Linear in x and in ``unit`` [B, T], the factor on the offset."""
+    return along(centre(x, config), line, unit)
+
+
+def along(x: Array, line: Line, unit: Array | None = None) -> Array:
+    """``x / scale``, plus the offset times ``unit`` [B, T] where the line has one."""
+    x = x / line.scale
+    if line.offset is None:
+        return x
+    return x + (line.offset if unit is None else unit[..., None] * line.offset)
+
+
+def on_heads(x: Array, w: Tree, name: str, config: ModelConfig) -> Array:
+    """The norm of queries or keys [B, T, H, E]: of each head, gain [E], or of all heads together, gain [H, E].
+
+    An RMS norm, or Dynamic Tanh in a model that has it.
+    """
+    weight = w[name]
+    shape = (1,) * (x.ndim - weight.ndim) + weight.shape
+    factor = 1.0 + weight if config.norm_unit_offset else weight
+    if config.norm == "tanh":
+        return jnp.tanh(w[f"{name}_alpha"] * x) * factor.reshape(shape) + w[f"{name}_bias"].reshape(shape)
     axes = tuple(range(-weight.ndim, 0))
     size = jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True) + config.norm_eps)
-    factor = 1.0 + weight if config.norm_unit_offset else weight
-    return x / size * factor.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
+    return x / size * factor.reshape(shape)
 
 
 def gain(weights: Tree, config: ModelConfig) -> Array:

@@ -14,7 +14,8 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
 
 LAYER_SITES = (
-    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_post_scale", "attn_out", "resid_mid",
+    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_out_raw", "attn_post_scale", "attn_out",
+    "resid_mid",
     "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out", "resid_post",
 )  # fmt: skip
 END_SITES = ("embed", "final_scale", "final_norm")
@@ -28,7 +29,8 @@ Asked = Any
 class Activations(NamedTuple):
     """What a forward pass returns besides logits: the sites that were asked for, the others None.
 
-    Per-layer sites are stacked on a leading L. The scale sites hold the denominators of the norms.
+    Per-layer sites are stacked on a leading L. The scale sites hold the denominators of the norms,
+    [L, B, T, 1]; those of Dynamic Tanh are of each entry, [L, B, T, D].
     """
 
     embed: Asked = None  # B T D    token (and learned position) embeddings, scaled
@@ -37,6 +39,7 @@ class Activations(NamedTuple):
     attn_in: Asked = None  # L B T D  after gain and bias
     latent_scale: Asked = None  # L B T 1  of the latent of keys and values
     pattern: Asked = None  # L B H T S
+    attn_out_raw: Asked = None  # L B T D  before a post-norm
     attn_post_scale: Asked = None  # L B T 1
     attn_out: Asked = None  # L B T D  as added to the residual stream
     resid_mid: Asked = None  # L B T D

@@ -10,29 +10,35 @@ from jaxinterp.core.letters import Tree
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
 from jaxinterp.models.latent import Latent
-from jaxinterp.parallel.weights import Weight, normal
+from jaxinterp.parallel.weights import Weight, constant, normal
 
 
 def declare(config: ModelConfig) -> dict[str, Any]:
     """The decoder's weights as a nested dict of `Weight`; per-layer weights are stacked on a leading L.
 
     Initial values: normal, with standard deviation 0.02 for embeddings, fan-in ** -0.5 for matrices and
-    a further (2 L) ** -0.5 for the two that write to the residual stream (as in GPT-2).
+    a further (2 L) ** -0.5 for the two that write to the residual stream (as in GPT-2). Dynamic Tanh: `tanh_start`.
     """
     v, d, n = config.vocab_size, config.d_model, config.n_layers
     h, k, e = config.n_heads, config.n_kv_heads, config.d_head
     write = (2 * n) ** -0.5
+    attention_start, start = tanh_start(d)
 
     def stacked(*shape_axes: tuple[int, str], init: Any = "zeros") -> Weight:
         return Weight((n, *(s for s, _ in shape_axes)), ("layers", *(a for _, a in shape_axes)), init)
 
-    def norm(stack: bool) -> dict[str, Weight]:
+    def norm(stack: bool, start: float = start) -> dict[str, Weight]:
         gain = "zeros" if config.norm_unit_offset else "ones"
 
         def one(init: str) -> Weight:
             return stacked((d, "width"), init=init) if stack else Weight((d,), ("width",), init)
 
-        return {"scale": one(gain), "bias": one("zeros")} if config.norm == "layer" else {"scale": one(gain)}
+        found = {"scale": one(gain)}
+        if config.has_norm_biases:
+            found["bias"] = one("zeros")
+        if config.norm == "tanh":
+            found["alpha"] = stacked(init=constant(start)) if stack else Weight((), (), constant(start))
+        return found
 
     width, heads, kv, head = (d, "width"), (h, "heads"), (k, "kv_heads"), (e, "head_width")
     layers = _latent(config, config.latent) if config.latent else {
@@ -43,12 +49,17 @@ def declare(config: ModelConfig) -> dict[str, Any]:
     value = (config.d_value, "head_width")
     layers["o"] = stacked(heads, value, width, init=normal((h * config.d_value) ** -0.5 * write))
     if config.pre_norms:
-        layers |= {"attn_norm": norm(True), "mlp_norm": norm(True)}
+        layers |= {"attn_norm": norm(True, attention_start), "mlp_norm": norm(True)}
     if config.qk_norm is not None:
         gain = "zeros" if config.norm_unit_offset else "ones"
         every = config.qk_norm == "heads"
         layers["q_norm"] = stacked(*([heads] if every else []), head, init=gain)
         layers["k_norm"] = stacked(*([kv] if every else []), head, init=gain)
+    if config.norm == "tanh":
+        for name in ("q_norm", "k_norm", "kv_norm"):
+            if name in layers:
+                layers[f"{name}_bias"] = layers[name]._replace(init="zeros")
+                layers[f"{name}_alpha"] = stacked(init=constant(attention_start))
     if config.sinks:
         layers["sinks"] = stacked(heads)
     if config.qkv_bias and config.latent is None:
@@ -73,6 +84,16 @@ def declare(config: ModelConfig) -> dict[str, Any]:
     if not config.tied:
         tree["unembed"] = Weight((d, v), ("width", "vocab"), normal(d**-0.5))
     return tree
+
+
+def tanh_start(width: int) -> tuple[float, float]:
+    """The alpha that Dynamic Tanh starts from, before attention and elsewhere, in a model of width D.
+
+    Zhu et al. 2025 (arXiv 2503.10622), initialisation of alpha for language models: the wider, the smaller, and larger
+    before attention. Between the widths that they tried the next larger one counts.
+    """
+    tried = ((1024, 1.0, 1.0), (2048, 1.0, 0.5), (4096, 0.8, 0.2), (5120, 0.6, 0.15))
+    return next(((attention, other) for limit, attention, other in tried if width <= limit), (0.2, 0.05))
 
 
 def _latent(config: ModelConfig, latent: Latent) -> dict[str, Any]:

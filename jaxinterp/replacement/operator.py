@@ -22,6 +22,7 @@ from jaxinterp.models import norms
 from jaxinterp.models.block import Frozen, Units, after_mlp, before_mlp
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import HIGHEST
+from jaxinterp.models.norms import Line
 from jaxinterp.replacement.freeze import Run
 
 
@@ -70,7 +71,7 @@ class ReplacementOperator:
     """`apply` maps `Sources` to `Reads`; `transpose` maps cotangents back.
 
     Attributes:
-      params: the decoder's weights. frozen, final_scale: from `freeze`, batch of one.
+      params: the decoder's weights. frozen, final: from `freeze`, batch of one.
       decoder_bias: [L, D]; skip: [L, D, D] (output, input) or None.
       positions: [T, D] learned position embeddings, or None.
       config, read_site, write_site: static.
@@ -78,7 +79,7 @@ class ReplacementOperator:
 
     params: Tree
     frozen: Frozen
-    final_scale: Array
+    final: Line
     decoder_bias: Array
     skip: Array | None
     positions: Array | None
@@ -89,7 +90,7 @@ class ReplacementOperator:
     @property
     def n_tokens(self) -> int:
         """T."""
-        return self.final_scale.shape[1]
+        return self.final.scale.shape[1]
 
     @property
     def in_structure(self) -> Sources:
@@ -131,7 +132,7 @@ class ReplacementOperator:
 
     def end(self, x: Array, final: Array) -> Array:
         """[T, D] residual stream after the last layer → [T, D] what the unembedding reads."""
-        normed = norms.centre(x[None], self.config) / self.final_scale
+        normed = norms.divide(x[None], self.final, self.config, final[None])
         return norms.affine(normed, self.params["final_norm"], self.config, final[None])[0]
 
 
@@ -193,7 +194,7 @@ def make_operator(
         raise ValueError(f"the operator is of one prompt, not of {run.embed.shape[0]}: use vmap")
     positions = params["embed"]["positions"][:t] if config.positions == "learned" else None
     return ReplacementOperator(
-        params, run.frozen, run.final_scale, decoder_bias, skip, positions, config, read_site, write_site
+        params, run.frozen, run.final, decoder_bias, skip, positions, config, read_site, write_site
     )
 
 

@@ -38,7 +38,7 @@ from jaxinterp.training.loop import Task
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-NOT_DECAYED = ("scale", "bias")  # ends of the names of gains and biases
+NOT_DECAYED = ("scale", "bias", "alpha", "_norm")  # ends of the names of gains, biases and what is like them
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def optimiser(config: LanguageModelConfig) -> optax.GradientTransformation:
 
 
 def decayed(params: Tree) -> Tree:
-    """True for the weights that decay: all but gains and biases."""
+    """True for the weights that decay: all but gains, biases and the alphas of Dynamic Tanh."""
     flags = [not name.rpartition(".")[2].endswith(NOT_DECAYED) for name, _ in paths(params)]
     return jax.tree.unflatten(jax.tree.structure(params), flags)
 

@@ -35,6 +35,11 @@ CASES += [
     ("sinks", "plt"),
     ("experts", "clt"),
     ("latent", "raw-clt"),
+    ("dyt", "clt"),
+    ("dyt_latent", "skip-plt"),
+    ("dyt", "raw-clt", "tangent"),
+    ("dyt", "plt", "tangent"),
+    ("dyt_latent", "clt", "tangent"),
 ]
 CASES += [
     ("stories260K", "clt"),
@@ -53,7 +58,7 @@ def get_model(name: str) -> Model:
     return tiny_model(name, dtype="float64")
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Model, Dictionary, Graph]:
     """A model, a dictionary and the paper graph of a prompt."""
     with jax.enable_x64(True):
@@ -62,7 +67,14 @@ def case(request: pytest.FixtureRequest) -> tuple[Model, Dictionary, Graph]:
             dictionary = load_dictionary("pocket-clt", dtype="float64")
         else:
             dictionary = random_dictionary(model, request.param[1])
-        return model, dictionary, trace(model, dictionary, TOKENS)
+        line = {"dynamic_tanh": request.param[2]} if len(request.param) > 2 else {}
+        return model, dictionary, trace(model, dictionary, TOKENS, **line)
+
+
+def again(graph: Graph, model: Model, dictionary: Dictionary) -> Graph:
+    """The graph of the same prompt with the same settings."""
+    line = graph.settings.get("dynamic_tanh", "secant")
+    return trace(model, dictionary, TOKENS, dynamic_tanh=line)
 
 
 def matrix(graph: Graph) -> sparse.csr_array:
@@ -97,8 +109,8 @@ def test_i1_errors_complete_the_replacement(case: tuple[Model, Dictionary, Graph
     rebuilt = dictionary.decode(dictionary.encode(read), read)
     error = getattr(found, write_site) - rebuilt
     edit = Edit(write_site, "replace", rebuilt + error, per_layer=True)
-    again, _ = forward(model.params, model.config, tokens, edits=[edit])
-    assert float(jnp.max(jnp.abs(again - clean))) < TOLERANCE * float(jnp.max(jnp.abs(clean)))
+    logits, _ = forward(model.params, model.config, tokens, edits=[edit])
+    assert float(jnp.max(jnp.abs(logits - clean))) < TOLERANCE * float(jnp.max(jnp.abs(clean)))
     assert graph.measured["identity_1"] < TOLERANCE
 
 
@@ -150,7 +162,11 @@ def test_i5_influence_is_conserved(case: tuple[Model, Dictionary, Graph]) -> Non
 
 
 def test_i6_direct_steering_equals_edges(case: tuple[Model, Dictionary, Graph]) -> None:
-    """Scaling one feature in the model itself, everything else clamped, moves every target by its edge."""
+    """Scaling one feature in the model itself, everything else clamped, moves every target by its edge.
+
+    With tangents in place of Dynamic Tanhs that holds for small changes: the derivative of the model with its Dynamic
+    Tanhs live is taken.
+    """
     model, dictionary, graph = case
     config, d, kind = model.config, dictionary.config, kind_of(dictionary.config)
     tokens = jnp.asarray(TOKENS)[None]
@@ -159,6 +175,8 @@ def test_i6_direct_steering_equals_edges(case: tuple[Model, Dictionary, Graph]) 
         frozen += ["attn_post_scale", "mlp_post_scale"]
     if config.latent is not None:
         frozen += ["latent_scale"]
+    tangent = graph.settings.get("dynamic_tanh") == "tangent"
+    frozen = ["pattern"] if tangent else frozen
     _, clean = forward(model.params, config, tokens, sites=(*frozen, d.read_site, d.write_site, "final_norm"))
     clamps = [Edit(site, "replace", getattr(clean, site), per_layer=site != "final_scale") for site in frozen]
     features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
@@ -169,29 +187,34 @@ def test_i6_direct_steering_equals_edges(case: tuple[Model, Dictionary, Graph]) 
         a = jnp.zeros((1, len(TOKENS), d.n_features)).at[0, position, index].set(change)
         writes = kind.decode_into(dictionary.params, d, layer, a)
 
-        def step(carry: None, at: int, reads: Reads, writes: jax.Array = writes) -> tuple[None, jax.Array]:
-            out = getattr(clean, d.write_site)[at] + writes[at]
-            if d.skip:  # a skip follows its input even when MLP outputs are clamped
-                moved = getattr(reads, d.read_site) - getattr(clean, d.read_site)[at]
-                out = out + einsum("btd,ed->bte", moved, dictionary.params["W_skip"][at])
-            return carry, out
+        def steered(strength: jax.Array | float, writes: jax.Array = writes) -> tuple[jax.Array, jax.Array]:
+            """Pre-activations and what the unembedding reads with that much of the change."""
 
-        _, steered = forward(
-            model.params, config, tokens, sites=(d.read_site, "final_norm"), edits=clamps,
-            swap=MlpSwap(step, None, d.write_site),
-        )  # fmt: skip
-        h = [
-            kind.pre_activations(dictionary.params, d, getattr(x, d.read_site)[:, 0])
-            for x in (clean, steered)
-        ]
-        moved = np.asarray(h[1] - h[0])
+            def step(carry: None, number: int, reads: Reads) -> tuple[None, jax.Array]:
+                out = getattr(clean, d.write_site)[number] + strength * writes[number]
+                if d.skip:  # a skip follows its input even when MLP outputs are clamped
+                    moved = getattr(reads, d.read_site) - getattr(clean, d.read_site)[number]
+                    out = out + einsum("btd,ed->bte", moved, dictionary.params["W_skip"][number])
+                return carry, out
+
+            _, found = forward(
+                model.params, config, tokens, sites=(d.read_site, "final_norm"), edits=clamps,
+                swap=MlpSwap(step, None, d.write_site),
+            )  # fmt: skip
+            read = getattr(found, d.read_site)[:, 0]
+            return kind.pre_activations(dictionary.params, d, read), found.final_norm[0, -1]
+
+        if tangent:
+            moved, final = jax.jvp(steered, (0.0,), (1.0,))[1]
+        else:
+            before, after = steered(0.0), steered(1.0)
+            moved, final = after[0] - before[0], after[1] - before[1]
+        moved = np.asarray(moved)
         at = tuple(graph.nodes[name][features] for name in ("layer", "position", "index"))
         column = matrix(graph)[:, [node]].toarray()[:, 0]
         scale = np.abs(moved).max() + 1
         assert np.abs(moved[at] - (multiplier - 1) * column[features]).max() < TOLERANCE * scale
-        final = einsum(
-            "d,dv->v", (steered.final_norm - clean.final_norm)[0, -1], unembedding(model.params, config)
-        )
+        final = einsum("d,dv->v", final, unembedding(model.params, config))
         logits = np.asarray(final - final.mean())[graph.nodes["index"][graph.targets]]
         expected = (multiplier - 1) * column[graph.targets]
         assert np.abs(logits - expected).max() < TOLERANCE * (np.abs(logits).max() + 1)
@@ -203,7 +226,7 @@ def test_i7_feature_order_does_not_matter(case: tuple[Model, Dictionary, Graph])
     shuffled = jax.tree.map_with_path(
         lambda path, leaf: leaf if path[0].key in ("b_dec", "W_skip") else leaf[:, order], dictionary.params
     )
-    other = trace(model, dataclasses.replace(dictionary, params=shuffled), TOKENS)
+    other = again(graph, model, dataclasses.replace(dictionary, params=shuffled))
     renamed = other.nodes.copy()
     features = renamed["kind"] == FEATURE
     renamed["index"][features] = order[renamed["index"][features]]
@@ -227,8 +250,8 @@ def test_i10_a_decoder_is_its_column_and_nothing_flows_back(case: tuple[Model, D
         silent = tuple(w.at[layer, index].set(0) if layer <= t else w for t, w in enumerate(decoders))
     else:
         silent = decoders.at[layer, index].set(0)
-    other = trace(
-        model, dataclasses.replace(dictionary, params={**dictionary.params, "W_dec": silent}), TOKENS
+    other = again(
+        graph, model, dataclasses.replace(dictionary, params={**dictionary.params, "W_dec": silent})
     )
     b = matrix(other).toarray()
     gone = (nodes["kind"] == FEATURE) & (nodes["layer"] == layer) & (nodes["index"] == index)

@@ -16,6 +16,7 @@ from jaxinterp.models.decoder import forward
 from tests.references import numpy_decoder, stored
 
 KNOWN = tuple(name for name in stored.names() if stored.case(name).family in FAMILIES)
+DYNAMIC_TANH = stored.names(dynamic_tanh=True)
 NOT_YET = tuple(name for name in stored.names() if stored.case(name).family not in FAMILIES)
 
 
@@ -32,12 +33,12 @@ def difference(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(np.max(np.abs(ours - reference)) / np.max(np.abs(reference)))
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", (*KNOWN, *DYNAMIC_TANH))
 def test_logits_and_residuals(name: str, tmp_path: Path) -> None:
     case = stored.case(name)
     folder, reference = stored.write_folder(case, tmp_path / name), case.reference()
     logits, streams = residuals(folder, reference["tokens"], "float32")
-    assert difference(logits, reference["logits"]) < 1e-5
+    assert difference(logits, reference["logits"]) < 1e-5, "against PyTorch"
     for layer, stream in enumerate(reference["residuals"]):
         assert difference(streams[layer], stream) < 1e-5, layer
 

@@ -80,6 +80,12 @@ def test_without_targets_the_next_token_is_the_target() -> None:
 
 
 def test_gains_and_biases_do_not_decay() -> None:
+    flags = language_model.decayed(tiny_model("dyt").params)
+    assert (
+        not flags["layers"]["q_norm"]
+        and not flags["layers"]["q_norm_alpha"]
+        and not flags["final_norm"]["alpha"]
+    )
     for family in ("llama", "gpt2"):
         params = tiny_model(family).params
         flags = language_model.decayed(params)
@@ -105,8 +111,9 @@ def test_the_rate_rises_and_falls() -> None:
     np.testing.assert_allclose(float(rate(100)), 0.05, rtol=1e-5)
 
 
-def test_a_short_run_learns_and_saves_what_it_checked(tmp_path: Path) -> None:
-    made = config(steps=150, learning_rate=1e-2)
+@pytest.mark.parametrize("norm", ["rms", "tanh"])
+def test_a_short_run_learns_and_saves_what_it_checked(norm: str, tmp_path: Path) -> None:
+    made = config(steps=150, learning_rate=1e-2, model=SMALL.replace(norm=norm, gated=norm == "tanh"))
     state = run(
         language_model.task(made),
         steps=made.steps,
@@ -119,7 +126,11 @@ def test_a_short_run_learns_and_saves_what_it_checked(tmp_path: Path) -> None:
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] > 2.0 and losses[-1] < 0.3
     loaded = load_model(tmp_path / "model")
+    assert loaded.config == made.model
     assert digest(loaded.params) == digest(language_model.to_model(made, state).params)
+    if norm == "tanh":
+        start = language_model.init(made, jax.random.key(0))["params"]["layers"]["mlp_norm"]["alpha"]
+        assert (np.asarray(loaded.params["layers"]["mlp_norm"]["alpha"]) != np.asarray(start)).all()
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["model"] == loaded.digest() and card["tokens"] == 150 * 4 * 12
 

@@ -26,8 +26,9 @@ def by_layer(model: Model, questions: Sequence[Item]) -> np.ndarray:
     tokens = np.array([vocabulary.encode(item.prompt) for item in questions], np.int32)
     _, found = forward(model.params, model.config, jnp.asarray(tokens), sites=("embed", "resid_post"))
     stream = jnp.concatenate([found.embed[None], found.resid_post])[:, :, -1]
-    scale = norms.scale(stream, model.config)
-    x = norms.affine(norms.centre(stream, model.config) / scale, model.params["final_norm"], model.config)
+    weights = model.params["final_norm"]
+    line = norms.Line(norms.scale(stream, weights, model.config))
+    x = norms.affine(norms.divide(stream, line, model.config), weights, model.config)
     return np.asarray(einsum("lbd,dv->lbv", x, unembedding(model.params, model.config)))
 
 
