@@ -2,5 +2,15 @@
 
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, Kind, fits, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
+from jaxinterp.dictionaries.sites import preset
 
-__all__ = ["Dictionary", "DictionaryConfig", "Kind", "fits", "kind_of", "load_dictionary", "save_dictionary"]
+__all__ = [
+    "Dictionary",
+    "DictionaryConfig",
+    "Kind",
+    "fits",
+    "kind_of",
+    "load_dictionary",
+    "preset",
+    "save_dictionary",
+]

@@ -20,6 +20,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import initialise, losses, normalise
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
+from jaxinterp.dictionaries.sites import preset
 from jaxinterp.models.model import Model
 from jaxinterp.training import resample
 from jaxinterp.training.loop import Task
@@ -32,13 +33,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DictionarySpec:
-    """The dictionary to train; sizes of the model come from the model. See `DictionaryConfig`."""
+    """The dictionary to train; sizes of the model come from the model. See `DictionaryConfig`.
+
+    Attributes:
+      sites: the name of a convention (`dictionaries.sites.PRESETS`) that both sites are then taken from.
+    """
 
     kind: str = "clt"
     n_features: int = 1024
     skip: bool = False
     read_site: str = "mlp_normalized"
     write_site: str = "mlp_out"
+    sites: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            return
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        for name, value in preset(self.sites)._asdict().items():
+            given = getattr(self, name)
+            if given not in (value, usual[name]):
+                raise InputError(
+                    f"{name} is {given!r}, but {value!r} in the sites {self.sites!r}: give one of them"
+                )
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ def dictionary_config(run: DictionaryRun, model: Model) -> DictionaryConfig:
         d_model=model.config.d_model,
         activation="jumprelu",
         model_name=run.name or model.name,
-        **dataclasses.asdict(run.dictionary),
+        **{name: value for name, value in dataclasses.asdict(run.dictionary).items() if name != "sites"},
     )
 
 
