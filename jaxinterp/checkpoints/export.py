@@ -85,7 +85,10 @@ def convert(
 
 
 def _stored_dtype(source: str | os.PathLike[str]) -> str:
-    """The dtype that holds every tensor of ``source``: its own where it has one, else float32."""
+    """The dtype that holds every tensor of ``source``: its own where it has one, else float32.
+
+    The numbers of MXFP4 (bytes) are bfloat16's; those of fp8 with float32 factors have more digits.
+    """
     folder = Path(source)
     if str(source) == POCKET or not (folder / "config.json").is_file():
         return "float32"
@@ -94,6 +97,7 @@ def _stored_dtype(source: str | os.PathLike[str]) -> str:
     except InputError:
         return "float32"  # what is wrong with it, or what other form it has, is for `load_model` to say
     codes = {file.entries[name].dtype for name, file in store.files.items()}
+    codes = {"BF16" if code == "U8" else code for code in codes}
     return _DTYPES.get(codes.pop(), "float32") if len(codes) == 1 else "float32"
 
 

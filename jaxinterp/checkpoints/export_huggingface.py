@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxinterp.checkpoints import export_tensors, placing, tensors
 from jaxinterp.checkpoints.export_config import write_config
 from jaxinterp.checkpoints.export_pairs import with_pairs
+from jaxinterp.checkpoints.families import Family
 from jaxinterp.checkpoints.huggingface import axis_sizes
 from jaxinterp.checkpoints.native import write_tokenizer_files
 from jaxinterp.core.errors import InputError
@@ -62,8 +63,7 @@ def export_huggingface(
     except InputError:
         if model.config.rope_pairs == "half":
             raise
-        model = with_pairs(model, "half")
-        found, content = write_config(model.config, family)
+        found, content, model = _in_halves(model, family)
     leaves = dict(paths(model.params))
     sizes = axis_sizes(model.config)
     entries = found.tensors(model.config)
@@ -97,6 +97,20 @@ def export_huggingface(
         )
         write_tokenizer_files(tokenizer, temporary)
     return found.model_type
+
+
+def _in_halves(model: Model, family: str | None) -> tuple[Family, dict[str, Any], Model]:
+    """The same with rotary pairs of halves.
+
+    Raises:
+      InputError: the family cannot express the model in either way; what was wrong with the first is said.
+    """
+    try:
+        turned = with_pairs(model, "half")
+    except InputError:
+        write_config(model.config, family)
+        raise
+    return *write_config(turned.config, family), turned
 
 
 def _write(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from jaxinterp.checkpoints import placing, rearrange
-from jaxinterp.checkpoints.families import FAMILIES
-from jaxinterp.checkpoints.families.base import REQUIRED, Family, Tensor, read_fields
+from jaxinterp.checkpoints import matching, placing, quantised
+from jaxinterp.checkpoints.families import FAMILIES, dynamic_tanh
+from jaxinterp.checkpoints.families.base import REQUIRED, Family, read_fields
 from jaxinterp.checkpoints.tensors import TensorFile
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import read_json
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
     from jaxinterp.parallel.rules import Rules
 
-_STORED = ("F16", "BF16", "F32")
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -56,6 +52,8 @@ def read_config(content: Any, where: str) -> tuple[Family, ModelConfig]:
                 f"{where}: the architecture {name!r} is not supported; "
                 f"of {kind} models {family.architecture} is"
             )
+    quantised.read_quantisation(content.get("quantization_config"), kind, where)
+    content = {name: value for name, value in content.items() if name != "quantization_config"}
     if family.inner is not None:
         content = _inner(family, content, where)
     values = read_fields(family, content, where)
@@ -142,12 +140,13 @@ def read_model(
 ) -> tuple[Tree, ModelConfig]:
     """Read a Hugging Face folder into (parameters, config).
 
-    Tensors are read one at a time, turned into our layout, stacked over layers and placed: a host holds
-    its own part of one of our arrays and one stored tensor at most.
+    Tensors are read one at a time, turned from codes into numbers where they are quantised and into our layout, stacked
+    over layers and placed: besides its own part of the model a host holds one stored tensor at most (of experts that
+    lie in one tensor, one expert).
 
     Args:
       folder: with ``config.json`` and ``model.safetensors`` or shards and their index.
-      dtype: dtype of the parameters, whatever the stored one (float16, bfloat16, float32).
+      dtype: dtype of the parameters, whatever the stored one.
       mesh, rules: where the parameters go; none means the default device.
 
     Raises:
@@ -155,11 +154,19 @@ def read_model(
     """
     folder = Path(folder)
     file = folder / "config.json"
-    family, config = read_config(read_json(file), str(file))
+    content = read_json(file)
+    family, config = read_config(content, str(file))
     store = Store(folder)
-    sizes = axis_sizes(config)
     entries = family.tensors(config)
-    names = _match(family, config, entries, store, sizes)
+    if dynamic_tanh.stored_in(store.files):
+        config, entries = dynamic_tanh.config(config), dynamic_tanh.tensors(entries)
+    sizes = axis_sizes(config)
+    found = quantised.sources(
+        store.files,
+        quantised.read_quantisation(content.get("quantization_config"), family.model_type, str(file)),
+    )
+    left_out = family.left_out(content, config) if family.left_out else ()
+    stored = matching.match(family, config, entries, found, sizes, folder, left_out)
     target = placing.as_dtype(dtype)
     placements = placing.shardings(config, mesh, rules)
     declared = weights.leaves(declare(config))
@@ -169,25 +176,12 @@ def read_model(
 
     leaves: dict[str, Array] = {}
     for entry in entries:
-        stored = entry.names(config)
-
-        def read(place: tuple[int, ...], entry: Tensor = entry, stored: Any = stored) -> np.ndarray:
-            name = names[stored[place]]
-            source = store.files[name]
-            array = source.read(name)
-            array = array if entry.rows is None else array[entry.rows[0] : entry.rows[1]]
-            array = rearrange.to_ours(array, entry.pattern, sizes)
-            array = array if entry.part is None else array[entry.part]
-            return placing.cast(array, target, f"{source.path}: the tensor {name!r}")
-
-        shape = declared[entry.ours].shape
-        if () in stored:
-            whole = np.ascontiguousarray(read(()))
-            leaves[entry.ours] = placing.whole(shape, whole.__getitem__, placements[entry.ours])
-        else:
-            leaves[entry.ours] = placing.stacked(shape, target, list(stored), read, placements[entry.ours])
+        parts = matching.leaf(entry, declared[entry.ours].shape, config, stored, sizes, target)
+        leaves[entry.ours] = placing.stacked(
+            parts.shape, target, parts.places, parts.read, placements[entry.ours]
+        )
     if config.tied:
-        _check_tied(family, store, names, entries)
+        matching.check_tied(family, stored, entries, folder)
     return unflatten(leaves), config
 
 
@@ -195,7 +189,7 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
     """The size behind each letter of a `rearrange` pattern."""
     sizes = {
         "v": config.vocab_size, "d": config.d_model, "h": config.n_heads, "k": config.n_kv_heads,
-        "e": config.d_head, "m": config.d_mlp, "c": config.context, "p": 3, "w": 2,
+        "e": config.d_head, "m": config.d_mlp, "c": config.context, "o": 1, "w": 2, "p": 3,
     }  # fmt: skip
     if config.experts is not None:
         sizes |= {"x": config.experts.n, "f": config.experts.d_expert, "s": config.experts.d_shared}
@@ -210,61 +204,3 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
             "r": latent.q_rank or 0,
         }
     return sizes
-
-
-def _match(
-    family: Family, config: ModelConfig, entries: list[Tensor], store: Store, sizes: dict[str, int]
-) -> dict[str, str]:
-    """Expected name → name in the files, every one exactly once and of the right shape."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for entry in entries:
-        shape = rearrange.stored_shape(entry.pattern, sizes)
-        shape = shape if entry.rows is None else (entry.rows[2], *shape[1:])
-        expected |= dict.fromkeys(entry.names(config).values(), shape)
-    prefixed = any(name.startswith(family.prefix) for name in store.files)
-    names: dict[str, str] = {}
-    for found in store.files:
-        bare = family.prefix if family.prefix and not prefixed and found != family.head else ""
-        renamed = family.rename(found) if family.rename else bare + found
-        if renamed is not None:
-            names[renamed] = found
-    for name, found in names.items():
-        source = store.files[found]
-        if name not in expected:
-            if any(re.fullmatch(buffer, name) for buffer in family.buffers) or (
-                config.tied and name == family.head
-            ):
-                continue
-            raise InputError(f"{source.path}: unexpected tensor {found!r}{near(name, expected)}")
-        entry_found = source.entries[found]
-        if entry_found.shape != expected[name]:
-            raise InputError(
-                f"{source.path}: the tensor {found!r} has shape {entry_found.shape}, the config asks for "
-                f"{expected[name]}"
-            )
-        if entry_found.dtype not in _STORED:
-            raise InputError(
-                f"{source.path}: the tensor {found!r} has dtype {entry_found.dtype}, supported are "
-                f"{', '.join(_STORED)}"
-            )
-    for name, shape in expected.items():
-        if name not in names:
-            raise InputError(
-                f"{store.folder}: the tensor {name!r} of shape {shape} is missing{near(name, names)}"
-            )
-    return names
-
-
-def _check_tied(family: Family, store: Store, names: dict[str, str], entries: list[Tensor]) -> None:
-    """A tied model may store its unembedding a second time, but not a different one."""
-    if family.head not in names:
-        return
-    embedding = names[next(entry.stored for entry in entries if entry.ours == "embed.tokens")]
-    head, tokens = (
-        store.files[names[family.head]].read(names[family.head]),
-        store.files[embedding].read(embedding),
-    )
-    if head.shape != tokens.shape or not np.array_equal(head, tokens):
-        raise InputError(
-            f"{store.folder}: tie_word_embeddings is true, but {names[family.head]!r} differs from {embedding!r}"
-        )

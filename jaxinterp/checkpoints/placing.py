@@ -18,6 +18,8 @@ from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
 if TYPE_CHECKING:
     from jax.sharding import Mesh, NamedSharding
 
+Place = tuple[int, ...]
+
 _DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -91,14 +93,15 @@ def whole(shape: tuple[int, ...], read: Callable[[Any], np.ndarray], sharding: N
 
     if sharding is None:
         return jnp.asarray(read(...))
-    return jax.make_array_from_callback(shape, sharding, read)
+    # A copy: a view would keep alive all of what was read.
+    return jax.make_array_from_callback(shape, sharding, lambda index: np.array(read(index)))
 
 
 def stacked(
-    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[tuple[int, ...]],
-    read: Callable[[tuple[int, ...]], np.ndarray], sharding: NamedSharding | None,
+    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Callable[[Place], np.ndarray],
+    sharding: NamedSharding | None,
 ) -> Array:  # fmt: skip
-    """A device array from its parts: ``read(place)`` is what stands at ``array[place]``.
+    """A device array from its parts: ``read(place)`` is what stands at ``array[place]``, all of it at ``()``.
 
     The host holds its own part of the array and one part that was read, never the whole array of a big model; parts
     that none of its devices needs are not read.
@@ -111,12 +114,25 @@ def stacked(
         for place in places:
             host[place] = read(place)
         return jnp.asarray(host)
-    indices = sharding.addressable_devices_indices_map(shape)
-    spans = {
-        str(index): [s.indices(n)[:2] for s, n in zip(index, shape, strict=True)]
-        for index in indices.values()
+    indices = {
+        device: index
+        for device, index in sharding.addressable_devices_indices_map(shape).items()
         if index is not None
     }
+    parts = own_parts(shape, dtype, places, read, list(indices.values()))
+    arrays = [jax.device_put(parts[str(index)], device) for device, index in indices.items()]
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+def own_parts(
+    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Callable[[Place], np.ndarray],
+    indices: Sequence[tuple[slice, ...]],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """What the devices of one host hold of an array: ``str(index)`` → ``array[index]``.
+
+    Only what stands at places that one of ``indices`` touches is read, one place at a time.
+    """
+    spans = {str(index): [s.indices(n)[:2] for s, n in zip(index, shape, strict=True)] for index in indices}
     parts = {key: np.empty([stop - start for start, stop in span], dtype) for key, span in spans.items()}
     for place in places:
         lead = len(place)
@@ -131,5 +147,5 @@ def stacked(
         for key in wanted:
             own = tuple(at - start for at, (start, _) in zip(place, spans[key][:lead], strict=True))
             parts[key][own] = values[tuple(slice(*span) for span in spans[key][lead:])]
-    arrays = [jax.device_put(parts[str(index)], device) for device, index in indices.items()]
-    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+        del values
+    return parts

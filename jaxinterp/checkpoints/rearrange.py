@@ -53,3 +53,11 @@ def to_stored(array: np.ndarray, text: str, sizes: Mapping[str, int]) -> np.ndar
     return array.transpose([pattern.ours.index(letter) for letter in letters]).reshape(
         stored_shape(text, sizes)
     )
+
+
+def without(text: str, letter: str) -> str:
+    """The pattern of one entry of axis ``letter``, which must be the first stored one and stand alone."""
+    pattern = parse(text)
+    assert pattern.stored[0] == (letter,), text
+    stored = (f"({' '.join(group)})" if len(group) > 1 else group[0] for group in pattern.stored[1:])
+    return f"{' '.join(stored)} -> {' '.join(axis for axis in pattern.ours if axis != letter)}"

@@ -22,8 +22,10 @@ FLOATS: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
 }
 _WIDTHS = {code: dtype.itemsize for code, dtype in FLOATS.items()}
-_WIDTHS |= {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
-_WIDTHS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
+_WIDTHS |= {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2}
+_WIDTHS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8, "C64": 8}
+# Codes of quantised numbers.
+_BYTES = ("U8", "F8_E4M3")
 _MAX_HEADER = 100_000_000
 
 
@@ -90,10 +92,27 @@ class TensorFile:
                 f"{self.path}: the tensor {name!r} has dtype {entry.dtype}, "
                 f"expected one of {', '.join(FLOATS)}"
             )
+        return self._read(name, FLOATS[entry.dtype], index)
+
+    def read_codes(self, name: str, index: Any = ...) -> np.ndarray:
+        """As `read`, for a tensor of codes: its bytes, uint8.
+
+        Raises:
+          InputError: no such tensor, or its dtype is not U8 or F8_E4M3.
+        """
+        entry = self.entry(name)
+        if entry.dtype not in _BYTES:
+            raise InputError(
+                f"{self.path}: the tensor {name!r} has dtype {entry.dtype}, expected {' or '.join(_BYTES)}"
+            )
+        return self._read(name, np.dtype(np.uint8), index)
+
+    def _read(self, name: str, dtype: np.dtype, index: Any) -> np.ndarray:
+        entry = self.entries[name]
         if not math.prod(entry.shape):
-            return np.zeros(entry.shape, FLOATS[entry.dtype])[index]
+            return np.zeros(entry.shape, dtype)[index]
         try:
-            view = np.memmap(self.path, FLOATS[entry.dtype], "r", entry.start, entry.shape)
+            view = np.memmap(self.path, dtype, "r", entry.start, entry.shape)
             return np.array(view[index], copy=True, subok=False)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read the tensor {name!r} of {self.path}: {error}") from error
@@ -173,6 +192,6 @@ def write_each(
     with atomic(path) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            array = np.ascontiguousarray(read(name))
+            array = np.asarray(read(name), order="C")
             assert (array.dtype, array.shape) == specs[name], name
             stream.write(array.tobytes())

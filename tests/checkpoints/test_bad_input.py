@@ -229,7 +229,11 @@ CONFIG_FAULTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "flag of text": ("llama_gqa", {"attention_bias": "no"}, ("attention_bias", "'no'", "true or false")),
     "heads that do not divide": ("llama_gqa", {"num_key_value_heads": 3}, ("4 heads", "3 key/value")),
     "negative epsilon": ("llama_gqa", {"rms_norm_eps": -1.0}, ("rms_norm_eps", "-1.0")),
-    "quantised": ("llama_gqa", {"quantization_config": {"bits": 4}}, ("quantization_config", "None")),
+    "quantised": (
+        "llama_gqa",
+        {"quantization_config": {"bits": 4}},
+        ("quantization_config names no quant_method", "bits"),
+    ),
     "scaled by layer": (
         "gpt2",
         {"scale_attn_by_inverse_layer_idx": True},

@@ -18,8 +18,6 @@ from jaxinterp.checkpoints.families.qwen3_moe import QWEN3_MOE
 _ALL = (
     DEEPSEEK_V2,
     DEEPSEEK_V3,
-    DEEPSEEK_V2,
-    DEEPSEEK_V3,
     GEMMA,
     GEMMA2,
     GEMMA3,

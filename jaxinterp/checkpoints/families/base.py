@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from jaxinterp.core.errors import InputError, near
@@ -64,6 +64,8 @@ class Family(NamedTuple):
       head: the name of the unembedding, which a tied model may store or not.
       rename: a name in the files → the name in ``tensors``, or None for a tensor of another part of the model.
       inner: the field that holds the text model's own config in a model of several parts, which then is read instead.
+      left_out: (config.json, `ModelConfig`) → names of tensors that the config announces and that are deliberately not
+        read.
       export: `ModelConfig` → values of ``fields`` that say as much of it as the family can; None for a family that
         is only read. What a family cannot say shows when those values are read again (`export_config`).
     """
@@ -80,6 +82,7 @@ class Family(NamedTuple):
     head: str = "lm_head.weight"
     rename: Callable[[str], str | None] | None = None
     inner: str | None = None
+    left_out: Callable[[Mapping[str, Any], ModelConfig], Collection[str]] | None = None
     export: Callable[[ModelConfig], dict[str, Any]] | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxinterp.checkpoints.families import rope
+from jaxinterp.checkpoints.families import deepseek_export, rope
 from jaxinterp.checkpoints.families.base import (
     REQUIRED,
     SIZES,
@@ -55,6 +55,7 @@ def _common(values: Mapping[str, Any], where: str, adjacent: bool) -> dict[str, 
     width = plain + turned
     bias = flag(values, "attention_bias", where)
     low = values["q_lora_rank"]
+    _announced(values, where)
     content = values["rope_scaling"] or values["rope_parameters"] or {}
     sharper = number(content, "mscale_all_dim", where) if content.get("mscale_all_dim") else 0.0
     # Heads are as wide here as queries and keys; head_dim says something else.
@@ -108,6 +109,29 @@ def _v3(values: Mapping[str, Any], where: str) -> ModelConfig:
         normalise=flag(values, "norm_topk_prob", where), **_groups(values, where),
     )  # fmt: skip
     return ModelConfig(**common, experts=experts)
+
+
+def _announced(values: Mapping[str, Any], where: str) -> int:
+    """How many layers after the last predict further tokens in training."""
+    more = values.get("num_nextn_predict_layers")
+    if more is not None and (not isinstance(more, int) or isinstance(more, bool) or not 0 <= more <= 16):
+        raise InputError(f"{where}: num_nextn_predict_layers is {more!r}, expected a whole number up to 16")
+    return more or 0
+
+
+def _left_out(content: Mapping[str, Any], config: ModelConfig) -> frozenset[str]:
+    """The tensors of those layers (DeepSeek-V3, README_WEIGHTS): a layer with experts, and what leads in and out."""
+    more = _announced(content, "config.json")
+    if not more:
+        return frozenset()
+    n = config.n_layers
+    longer = config.replace(n_layers=n + more, windows=())
+    layers = {name for entry in _tensors(longer) for place, name in entry.names(longer).items() if place}
+    known = {name for entry in _tensors(config) for name in entry.names(config).values()}
+    around = ("embed_tokens", "enorm", "hnorm", "eh_proj", "shared_head.norm", "shared_head.head")
+    return frozenset(layers - known) | {
+        f"model.layers.{layer}.{part}.weight" for layer in range(n, n + more) for part in around
+    }
 
 
 def _tensors(config: ModelConfig) -> list[Tensor]:
@@ -193,10 +217,9 @@ _FIELDS: dict[str, Any] = {
     "topk_group": None,
     "attention_bias": False,
     "tie_word_embeddings": False,
+    "num_nextn_predict_layers": None,
 }
-_HARMLESS = names(
-    "head_dim qk_head_dim aux_loss_alpha seq_aux pretraining_tp ep_size num_nextn_predict_layers auto_map"
-)
+_HARMLESS = names("head_dim qk_head_dim aux_loss_alpha seq_aux pretraining_tp ep_size auto_map")
 
 DEEPSEEK_V2 = Family(
     model_type="deepseek_v2",
@@ -213,6 +236,8 @@ DEEPSEEK_V2 = Family(
     config=_v2,
     tensors=_tensors,
     buffers=BUFFERS,
+    left_out=_left_out,
+    export=deepseek_export.v2,
 )
 
 DEEPSEEK_V3 = Family(
@@ -229,4 +254,6 @@ DEEPSEEK_V3 = Family(
     config=_v3,
     tensors=_tensors,
     buffers=BUFFERS,
+    left_out=_left_out,
+    export=deepseek_export.v3,
 )
