@@ -9,7 +9,9 @@ from typing import Any
 
 def options(sub: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    sub.add_argument("path", help="file or folder, 'pocket' or 'pocket-plt'")
+    sub.add_argument(
+        "path", help="file or folder, 'pocket', 'pocket-plt', or a public model's name (llama-3.1-8b)"
+    )
     sub.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -46,13 +48,22 @@ def describe(path: str) -> Any:
 
 def _model(path: str) -> dict[str, Any]:
     from jaxinterp.checkpoints import load_model
+    from jaxinterp.checkpoints.shapes import SHAPES, shape
+    from jaxinterp.models import cost
 
-    model = load_model(path)
-    config = {key: value for key, value in model.config.to_dict().items() if value not in (None, [], False)}
-    return {
-        "kind": "model", "name": model.name, "parameters": model.config.n_params(), "digest": model.digest(),
-        "tokenizer": None if model.tokenizer is None else model.tokenizer.vocab_size, **config,
-    }  # fmt: skip
+    facts: dict[str, Any] = {"kind": "model"}
+    if path in SHAPES and not Path(path).exists():
+        facts |= {"kind": "model shape", "name": path}
+        config = shape(path)
+    else:
+        model = load_model(path)
+        config, tokenizer = model.config, model.tokenizer
+        facts |= {
+            "name": model.name, "digest": model.digest(),
+            "tokenizer": None if tokenizer is None else tokenizer.vocab_size,
+        }  # fmt: skip
+    fields = {key: value for key, value in config.to_dict().items() if value not in (None, [], False)}
+    return {**facts, **cost.summary(config), **fields}
 
 
 def _dictionary(path: str) -> dict[str, Any]:

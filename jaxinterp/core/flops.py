@@ -11,8 +11,8 @@ def count(function: Callable[..., Any], *args: Any) -> int:
     """Multiply-adds of every matrix product in ``function(*args)``, times two.
 
     Loop bodies count once per iteration where the number of iterations is static (``scan``); a
-    ``while`` loop with a dynamic number raises. Elementwise work is left out. XLA's own cost analysis
-    counts loop bodies once, which is why this exists.
+    ``while`` loop with a dynamic number raises. The body of a `jax.shard_map` counts for every device.
+    Elementwise work is left out. XLA's own cost analysis counts loop bodies once, which is why this exists.
 
     Args:
       function: a traceable function.
@@ -33,18 +33,33 @@ def _walk(jaxpr: Any) -> int:
             contracted = math.prod(lhs[axis] for axis in lhs_contract)
             total += 2 * math.prod(equation.outvars[0].aval.shape) * contracted
             continue
+        if name == "ragged_dot_general":
+            total += _ragged(equation)
+            continue
         if name == "while":
             inner = _walk(equation.params["body_jaxpr"].jaxpr)
             if inner:
                 raise ValueError("cannot count the operations of a while loop with a dynamic length")
             continue
         repeat = equation.params.get("length", 1) if name == "scan" else 1
+        if name == "shard_map":
+            repeat = equation.params["mesh"].size
         inner_totals = [_walk(sub) for sub in _sub_jaxprs(equation.params)]
         if name == "cond":
             total += max(inner_totals, default=0)
         else:
             total += repeat * sum(inner_totals)
     return total
+
+
+def _ragged(equation: Any) -> int:
+    """Every row of a ragged product belongs to one group."""
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    (lhs_contract, _), _ = numbers.dot_dimension_numbers
+    lhs, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    total = 2 * math.prod(out) * math.prod(lhs[axis] for axis in lhs_contract)
+    by_group = set(numbers.lhs_ragged_dimensions) & set(lhs_contract)  # then the result has an axis of groups
+    return total // out[0] if by_group else total
 
 
 def _sub_jaxprs(params: dict[str, Any]) -> list[Any]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.models.expert_parallel import OnMesh, spread
+from jaxinterp.models.expert_parallel import OnMesh, by_expert, spread
 
 DISPATCHES = ("sparse", "dense")
 Product = Callable[[Array, Array], Array]
@@ -163,7 +163,7 @@ def _sparse(w: Tree, x: Array, product: Product, weights: Array, numbers: Array,
     rows, owner = x.reshape(-1, d)[order // active], expert[order]
 
     def through(value: Array, name: str) -> Array:
-        out = jax.lax.ragged_dot(value, w[name], sizes, precision=precision)
+        out = by_expert(value, w[name], sizes, precision)
         return out + w[f"{name}_bias"][owner] if f"{name}_bias" in w else out
 
     out = through(product(through(rows, "gate"), through(rows, "up")), "down")

@@ -131,17 +131,12 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _too_large(text: str) -> TooLarge:
-    """The figures of a message such as ``Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G``."""
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
-    figures = [0, 0]
-    if found:
-        figures = [int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3)]
-    else:
-        limit = re.search(r"exceeds available HBM \(([\d.]+)([KMGT]?)", text)
-        size = re.search(r"size \(([\d.]+)([KMGT]?)", text)
-        for place, match in enumerate((size, limit)):
-            figures[place] = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    return TooLarge(figures[0], figures[1], _first_line(text))
+    """The figures in ``... (21.04G) exceeds available HBM (15.75G)`` or ``Used 21.50G of 15.75G hbm``."""
+    size = r"([\d.]+)([KMGT]?)"
+    found = re.search(rf"\({size}\) exceeds available HBM \({size}\)", text)
+    found = found or re.search(rf"Used {size} of {size} hbm", text)
+    needed, free = (int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3)) if found else (0, 0)
+    return TooLarge(needed, free, _first_line(text))
 
 
 def _first_line(error: object) -> str:

@@ -151,6 +151,16 @@ def size(tree: Tree) -> int:
     return sum(math.prod(weight.shape) for weight in leaves(tree).values())
 
 
+def bytes_per_device(tree: Tree, dtype: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> int:
+    """How many bytes of the declared weights each device of a mesh holds."""
+    import jax
+    import jax.numpy as jnp
+
+    placed = jax.tree.leaves(abstract(tree, dtype, mesh, rules))
+    numbers = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in placed)
+    return numbers * jnp.dtype(dtype).itemsize
+
+
 def leaves(tree: Tree) -> dict[str, Weight]:
     """Dotted path → weight, in the declaration's order."""
     found: dict[str, Weight] = {}
