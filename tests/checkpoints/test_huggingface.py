@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import pytest
 import safetensors.numpy
 
 from jaxinterp.checkpoints import load_model, rearrange
+from jaxinterp.checkpoints.export_config import write_config
 from jaxinterp.checkpoints.families import FAMILIES
 from jaxinterp.checkpoints.families.base import COMMON, COMMON_FIXED
 from jaxinterp.checkpoints.huggingface import axis_sizes, read_config
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.trees import paths
+from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import mesh as meshes
 from jaxinterp.parallel import weights
 from jaxinterp.parallel.rules import Rules
 from tests.checkpoints.folders import DATA, SHARDED, copied, rewrite
 
+HERE = Path(__file__).parent
 FOLDERS = {"gpt2": "gpt2", "llama": "llama_gqa", "gemma2": "gemma2"}
 
 
@@ -159,49 +163,60 @@ def test_what_configs_mean() -> None:
     assert config("gpt2", activation_function="relu").activation == "relu"
 
 
-# Configs as they were published, and the number of parameters that their authors state.
-PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
-    "gpt2": (
-        {
-            "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
-            "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
-            "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12,
-            "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None,
-            "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index",
-            "summary_use_proj": True, "task_specific_params": {"text-generation": {"max_length": 50}},
-            "vocab_size": 50257,
-        },
-        124_439_808,
-    ),
-    "gemma-2-2b": (
-        {
-            "architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
-            "attn_logit_softcapping": 50.0, "bos_token_id": 2, "cache_implementation": "hybrid",
-            "eos_token_id": 1, "final_logit_softcapping": 30.0, "head_dim": 256,
-            "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
-            "initializer_range": 0.02, "intermediate_size": 9216, "max_position_embeddings": 8192,
-            "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 26,
-            "num_key_value_heads": 4, "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
-            "rope_theta": 10000.0, "sliding_window": 4096, "torch_dtype": "float32",
-            "transformers_version": "4.42.4", "use_cache": True, "vocab_size": 256000,
-        },
-        2_614_341_888,
-    ),
-    "TinyLlama": (
-        {
-            "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
-            "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
-            "max_position_embeddings": 2048, "model_type": "llama", "num_attention_heads": 32,
-            "num_hidden_layers": 22, "num_key_value_heads": 4, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
-            "rope_scaling": None, "tie_word_embeddings": False, "torch_dtype": "float32",
-            "transformers_version": "4.31.0.dev0", "use_cache": True, "vocab_size": 32000,
-        },
-        1_100_048_384,
-    ),
-}  # fmt: skip
+# Configs as their authors published them, and how many parameters they or their model cards state (of Gemma 3 4B the
+# text part, of DeepSeek-V3 and R1 without the layer of multi-token prediction).
+PUBLISHED = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "published").glob("*.json"))}
+
+
+def test_every_family_has_a_published_config() -> None:
+    assert {content["config"]["model_type"] for content in PUBLISHED.values()} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_have_their_published_sizes(name: str) -> None:
-    content, parameters = PUBLISHED[name]
-    assert read_config(content, "config")[1].n_params() == parameters
+    """Counted twice: as our weights are declared, and as the tensors are stored."""
+    content = PUBLISHED[name]
+    family, config = read_config(content["config"], name)
+    assert config.n_params() == content["parameters"]
+    sizes, stored = axis_sizes(config), {}
+    for entry in family.tensors(config):
+        shape = rearrange.stored_shape(entry.pattern, sizes)
+        shape = shape if entry.rows is None else (entry.rows[2], *shape[1:])
+        stored |= dict.fromkeys(entry.names(config).values(), math.prod(shape))
+    assert sum(stored.values()) == content["parameters"]
+    if family.export is not None:
+        written = write_config(config, family.model_type)[1]
+        assert read_config(written, name)[1] == config
+        assert "quantization_config" not in written
+
+
+def test_what_published_configs_mean() -> None:
+    def config(name: str) -> ModelConfig:
+        return read_config(PUBLISHED[name]["config"], name)[1]
+
+    r1, lite, oss, phi = (
+        config(n) for n in ("DeepSeek-R1", "DeepSeek-V2-Lite", "gpt-oss-20b", "Phi-3-mini-128k-instruct")
+    )
+    assert r1 == config("DeepSeek-V3") == config("DeepSeek-V3.1")
+    assert r1.query_scale == pytest.approx(192**-0.5 * (1 + 0.1 * math.log(40)) ** 2, rel=1e-15)
+    assert r1.rope_scaling.size == 1.0 and r1.experts.dense_layers == (0, 1, 2)
+    assert lite.latent.q_rank is None and lite.experts.groups == 1 and lite.experts.d_shared == 2816
+    assert oss.windows == (128, 0) * 12 and oss.sinks and oss.experts.bias
+    assert phi.rope_scaling.size == pytest.approx((1 + math.log(32) / math.log(4096)) ** 0.5, rel=1e-15)
+    assert config("gemma-3-4b-it").windows.count(0) == 5 and config("gemma-3-4b-it").vocab_size == 262208
+    assert config("Qwen3-8B-FP8") == config("Qwen3-8B")
+
+
+def test_names_that_deepseek_leaves_out() -> None:
+    """The names of the published index: one more layer with experts, and what leads into and out of it."""
+    content = PUBLISHED["DeepSeek-R1"]["config"]
+    family, config = read_config(content, "config.json")
+    names = family.left_out(content, config)
+    layer = {name.removeprefix("model.layers.61.") for name in names}
+    assert len(names) == len(layer) == 3 * 256 + 3 + 2 + 7 + 2 + 6
+    assert {
+        "eh_proj.weight", "enorm.weight", "hnorm.weight", "embed_tokens.weight", "shared_head.head.weight",
+        "shared_head.norm.weight", "mlp.gate.e_score_correction_bias", "mlp.gate.weight",
+        "mlp.experts.255.down_proj.weight", "mlp.shared_experts.up_proj.weight", "self_attn.q_a_layernorm.weight",
+        "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight", "input_layernorm.weight",
+    } <= layer  # fmt: skip

@@ -110,7 +110,8 @@ GPT2 = Family(
     fixed={"scale_attn_by_inverse_layer_idx": (False,)},
     harmless=names(
         """n_ctx attn_pdrop embd_pdrop resid_pdrop reorder_and_upcast_attn summary_type summary_use_proj
-        summary_activation summary_first_dropout summary_proj_to_labels"""
+        summary_activation summary_first_dropout summary_proj_to_labels n_special predict_special_tokens _num_labels
+        output_past"""
     ),
     config=_config,
     tensors=_tensors,

@@ -118,7 +118,7 @@ GPT_NEOX = Family(
         "tie_word_embeddings": False,
     },
     fixed={"num_key_value_heads": (None,), "head_dim": (None,)},
-    harmless=names("hidden_dropout classifier_dropout"),
+    harmless=names("hidden_dropout hidden_dropout_prob attention_probs_dropout_prob classifier_dropout"),
     config=_config,
     tensors=_tensors,
     buffers=(

@@ -167,9 +167,14 @@ LLAMA = Family(
         "mlp_bias": False,
         "tie_word_embeddings": False,
     },
-    fixed={"layer_types": (None,), "sliding_window": (None,), "use_sliding_window": (None, False)},
-    # Splitting a product over pretraining_tp slices changes its rounding only.
-    harmless=frozenset({"pretraining_tp"}),
+    fixed={
+        "layer_types": (None,),
+        "sliding_window": (None,),
+        "use_sliding_window": (None, False),
+        "rope_interleaved": (None, False),
+    },
+    # Splitting a product over pretraining_tp slices changes its rounding only. The others stand in SmolLM's files.
+    harmless=frozenset({"pretraining_tp", "is_llama_config", "transformers.js_config"}),
     config=_config,
     tensors=llama_tensors,
     buffers=BUFFERS,
