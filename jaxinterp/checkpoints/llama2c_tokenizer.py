@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from jaxinterp.checkpoints.tokenizers import visible
+from jaxinterp.checkpoints.tokenizer_base import BaseTokenizer, Encoded, Span, visible
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import read_bytes, write_bytes
 
@@ -19,7 +19,7 @@ _BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
 _BOS, _EOS, _SPECIAL = 1, 2, 3
 
 
-class Llama2cTokenizer:
+class Llama2cTokenizer(BaseTokenizer):
     """Ids 0, 1, 2 are unknown, BOS and EOS; ``<0xHH>`` pieces are raw bytes; the rest are text.
 
     Encoding follows llama2.c: BOS, a dummy space, the characters (or their bytes where a character has no
@@ -39,6 +39,10 @@ class Llama2cTokenizer:
         self.vocab_size = len(pieces)
         self.bos: int | None = _BOS
         self.eos: int | None = _EOS
+        self.stops = (_EOS,)
+        shown = [piece.decode("utf-8", "replace").strip() for piece in self.pieces[:_SPECIAL]]
+        self.specials = {name: token for token, name in enumerate(shown)}
+        self.names = dict(zip(("unk_token", "bos_token", "eos_token"), shown, strict=False))
         self._bytes: dict[int, int] = {}
         self._ids: dict[bytes, int] = {}
         for token, piece in enumerate(pieces):
@@ -49,15 +53,13 @@ class Llama2cTokenizer:
                 self._ids.setdefault(piece, token)
         self._byte_of = {token: value for value, token in self._bytes.items()}
 
-    def encode(self, text: str, bos: bool | None = None) -> list[int]:
-        """The ids of ``text``; BOS first unless ``bos`` is False.
+    def _first(self, bos: bool | None) -> list[int]:
+        return [] if bos is False else [_BOS]
 
-        Raises:
-          InputError: a character that has neither a piece nor byte pieces.
-        """
-        start = [] if bos is False else [_BOS]
+    def _encode(self, text: str, special: str) -> Encoded:
+        # Whatever ``special`` says: no text spells a special token here.
         if not text:
-            return start
+            return Encoded([], [])
         ids: list[int] = []
         for position, character in enumerate(" " + text):
             raw = character.encode("utf-8", "surrogatepass")
@@ -70,7 +72,21 @@ class Llama2cTokenizer:
                     f"the character {character!r} at place {max(position - 1, 0)} of the text is outside the "
                     f"vocabulary of {self.vocab_size} tokens"
                 )
-        return start + self._merge(ids)
+        ids = self._merge(ids)
+        return Encoded(ids, self._spans(ids, text))
+
+    def _spans(self, ids: list[int], text: str) -> list[Span]:
+        """The pieces are the bytes of the dummy space and the text, one after another."""
+        owner = [-1]  # of each byte, the character that it is part of
+        for place, character in enumerate(text):
+            owner += [place] * len(character.encode("utf-8", "surrogatepass"))
+        spans, at = [], 0
+        for token in ids:
+            size = len(self._raw(token))
+            start, stop = owner[at], owner[at + size - 1] + 1
+            spans.append((max(start, 0), stop))
+            at += size
+        return spans
 
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge pairs best first: a heap of candidates over a doubly linked list of tokens."""
@@ -127,12 +143,6 @@ class Llama2cTokenizer:
         if token < _SPECIAL:
             return self.pieces[token].decode("utf-8", "replace").strip()
         return visible(self._raw(token))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Llama2cTokenizer) and self.digest() == other.digest()
-
-    def __hash__(self) -> int:
-        return hash(self.digest())
 
     def digest(self) -> str:
         """sha256 of the tokenizer's own file."""

@@ -1,4 +1,4 @@
-"""Text to token ids and back: one protocol, and Hugging Face's ``tokenizer.json`` behind it."""
+"""Text to token ids and back: Hugging Face's ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -6,86 +6,70 @@ import functools
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+from jaxinterp.checkpoints import tokenizer_files as files
+from jaxinterp.checkpoints.tokenizer_base import (
+    BYTE,
+    SPACE,
+    BaseTokenizer,
+    Encoded,
+    Tokenizer,
+    check_size,
+    outside,
+    refused,
+    visible,
+)
 from jaxinterp.core.errors import InputError, near
-from jaxinterp.core.files import read_bytes, read_json, write_json, write_text
+from jaxinterp.core.files import read_bytes, write_text
 
-_VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+__all__ = [
+    "JsonTokenizer",
+    "Tokenizer",
+    "check_size",
+    "read_tokenizer_json",
+    "visible",
+    "write_tokenizer_json",
+]
+
 _NEAR_LIMIT = 20_000
 # What BOS and EOS are called where the settings do not say; only special tokens are taken for them.
 _USUAL = {
     "bos_token": ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"),
     "eos_token": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
 }
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What the rest of the library asks of a tokenizer."""
-
-    vocab_size: int
-    bos: int | None
-    eos: int | None
-
-    def encode(self, text: str, bos: bool | None = None) -> list[int]:
-        """The ids of ``text``, BOS first if ``bos`` is true, or is None and the tokenizer says so."""
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, without special tokens."""
-
-    def text(self, token: int) -> str:
-        """One token as a person reads it."""
-
-    def digest(self) -> str:
-        """A hexadecimal digest of everything that decides how this tokenizer encodes."""
-
-
-def visible(raw: bytes | str) -> str:
-    """A token's text for a person: blanks alone are made visible, bytes that are no text shown as <0xHH>."""
-    if isinstance(raw, bytes):
-        try:
-            raw = raw.decode()
-        except UnicodeDecodeError:
-            return "".join(f"<0x{byte:02X}>" for byte in raw)
-    return raw.translate(_VISIBLE) if raw and not raw.strip() else raw
-
-
-def check_size(tokenizer: Tokenizer | None, vocab_size: int, where: object) -> None:
-    """A tokenizer may know fewer tokens than the model (padding), never more.
-
-    Raises:
-      InputError: naming both numbers.
-    """
-    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
-        raise InputError(
-            f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, more than the model's vocabulary "
-            f"of {vocab_size}"
-        )
-
-
-class JsonTokenizer:
+class JsonTokenizer(BaseTokenizer):
     """A ``tokenizer.json`` of Hugging Face, run by the ``tokenizers`` library.
 
     BOS: ``settings["add_bos_token"]`` when it is there; otherwise what the file's own post-processor puts
     first. What a post-processor puts after the text (an EOS) is left out: a prompt is to be continued.
+    Tokens that only the settings call special or added are found in texts too, as transformers finds them.
 
     Args:
       text: the JSON text.
-      settings: the content of ``tokenizer_config.json``; ``bos_token``, ``eos_token`` and
-        ``add_bos_token`` are used.
+      settings: the content of ``tokenizer_config.json``; the names of special tokens, ``add_bos_token``,
+        ``added_tokens_decoder`` and ``chat_template`` are used.
       where: what to call the file in messages.
+      templates: chat templates from files of their own.
+      stops: token ids at which generation ends, besides the EOS.
 
     Raises:
-      InputError: not a tokenizer, or a named BOS or EOS that the vocabulary does not have.
+      InputError: not a tokenizer, a named BOS or EOS that the vocabulary does not have, or settings that give a
+        token another id.
     """
 
     def __init__(
-        self, text: str, settings: dict[str, Any] | None = None, where: object = "tokenizer.json"
+        self,
+        text: str,
+        settings: dict[str, Any] | None = None,
+        where: object = "tokenizer.json",
+        *,
+        templates: Mapping[str, str] | None = None,
+        stops: tuple[int, ...] = (),
     ) -> None:
         import tokenizers
 
@@ -98,6 +82,7 @@ class JsonTokenizer:
         # Padding and truncation are for batches; a prompt keeps its own length.
         self._inner.no_padding()
         self._inner.no_truncation()
+        self._added = self._add_from_settings()
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self._vocabulary = vocabulary
@@ -110,9 +95,13 @@ class JsonTokenizer:
         pre_steps = _steps(description.get("pre_tokenizer"))
         self._byte_level = "ByteLevel" in steps or "ByteLevel" in pre_steps
         self._falls_back = self._byte_level or bool(model.get("byte_fallback"))
-        self._metaspace = "▁" in json.dumps(description.get("decoder"), ensure_ascii=False)
-        self._special = {t["id"] for t in description.get("added_tokens") or [] if t.get("special")}
+        self._metaspace = SPACE in json.dumps(description.get("decoder"), ensure_ascii=False)
+        added = self._inner.get_added_tokens_decoder().items()
+        self.specials = {token.content: i for i, token in sorted(added) if token.special}
+        self._special = set(self.specials.values())
         self._prefix = self._leading_specials()
+        # It has told what stands first. Besides that it trims blanks off spans, which are part of their tokens.
+        self._inner.post_processor = None
         self.bos = self._named("bos_token")
         self.eos = self._named("eos_token")
         if "bos_token" not in self.settings and len(self._prefix) == 1:
@@ -121,6 +110,45 @@ class JsonTokenizer:
             if self.settings["add_bos_token"] and self.bos is None:
                 raise InputError(f"{where}: add_bos_token is set but no bos_token is named")
             self._prefix = [self.bos] if self.settings["add_bos_token"] and self.bos is not None else []
+        self.stops = files.all_stops(self.eos, tuple(stops))
+        self.template_files = dict(templates or {})
+        self.templates = files.chat_templates(self.settings, self.template_files, self.where)
+        defaults = {"bos_token": self.bos, "eos_token": self.eos}
+        found = {key: self._name(token) for key, token in defaults.items() if token is not None}
+        self.names = files.template_names(self.settings, found)
+
+    def _name(self, token: int) -> str:
+        return str(self._inner.id_to_token(token))
+
+    def _add_from_settings(self) -> list[str]:
+        """Make tokens of the settings known to the tokenizer; what was added, for the digest."""
+        from tokenizers import AddedToken
+
+        known = self._inner.get_added_tokens_decoder().values()
+        same = {repr(token) for token in known}
+        named = [*files.flatten(self.settings).values(), *files.further(self.settings)]
+        declared = files.added_tokens(self.settings, self.where)
+        tokens = [
+            AddedToken(
+                each.name, single_word=each.word, lstrip=each.left, rstrip=each.right,
+                normalized=each.normalized, special=each.special or each.name in named,
+            )
+            for each in declared.values()
+        ]  # fmt: skip
+        tokens = [token for token in tokens if repr(token) not in same]
+        there = {token.content for token in known} | {each.name for each in declared.values()}
+        for name in dict.fromkeys(named):
+            if name not in there and self._inner.token_to_id(name) is not None:
+                tokens.append(AddedToken(name, special=True))
+        if tokens:
+            self._inner.add_tokens(tokens)
+        for token, each in declared.items():
+            if self._inner.token_to_id(each.name) != token:
+                raise InputError(
+                    f"{self.where}: added_tokens_decoder gives {each.name!r} the id {token}, the tokenizer "
+                    f"{self._inner.token_to_id(each.name)}"
+                )
+        return [repr(token) for token in tokens]
 
     def _leading_specials(self) -> list[int]:
         nothing = list(self._inner.encode("", add_special_tokens=True).ids)
@@ -150,28 +178,45 @@ class JsonTokenizer:
             )
         return self._vocabulary[token]
 
-    def encode(self, text: str, bos: bool | None = None) -> list[int]:
-        """The ids of ``text``.
+    def encode(self, text: str, bos: bool | None = None, special: str = "allow") -> list[int]:
+        """See `BaseTokenizer.encode`."""
+        # Without spans, which cost more than the ids of a long text.
+        if special == "allow":
+            return [*self._first(bos), *self._run(text, special).ids]
+        return super().encode(text, bos, special)
 
-        Args:
-          text: anything.
-          bos: None follows the tokenizer's own rule; True puts BOS first; False puts nothing first.
-
-        Raises:
-          InputError: a word outside the vocabulary, named with near matches; or ``bos=True`` where there
-            is no BOS token.
-        """
+    def _first(self, bos: bool | None) -> list[int]:
         if bos and self.bos is None:
             raise InputError(f"{self.where} names no BOS token, so none can be put first")
+        prefix = self._prefix if bos is None else [self.bos] if bos else []
+        return [p for p in prefix if p is not None]
+
+    def _encode(self, text: str, special: str) -> Encoded:
+        encoding = self._run(text, special)
+        ids, spans = list(encoding.ids), list(encoding.offsets)
+        if special == "refuse":
+            for token, (start, stop) in zip(ids, spans, strict=True):
+                if token in self._special and start < stop:
+                    raise refused(self._name(token), start)
+        if self._metaspace:
+            # The blank put before a text is said to stand for the text's first character, as the next token does.
+            blank = self._vocabulary.get(SPACE)
+            for i, token in enumerate(ids[:-1]):
+                if token == blank and spans[i][0] == spans[i + 1][0]:
+                    spans[i] = (spans[i][0], spans[i][0])
+        return Encoded(ids, spans)
+
+    def _run(self, text: str, special: str) -> Any:
+        """The library's encoding of ``text``, after a look for what is outside the vocabulary."""
+        inner = self._without_specials if special == "text" else self._inner
         try:
-            encoding = self._inner.encode(text, add_special_tokens=False)
+            encoding = inner.encode(text, add_special_tokens=False)
         except Exception as error:  # the library raises bare Exception
             raise self._outside(self._first_unknown(text), text) from error
-        ids = list(encoding.ids)
-        if self._unknown is not None and self._unknown in ids:
+        if self._unknown is not None and self._unknown in encoding.ids:
             token = self._inner.id_to_token(self._unknown)
-            for found, (start, stop) in zip(ids, encoding.offsets, strict=True):
-                if found == self._unknown and text[start:stop] != token:
+            for found, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+                if found == self._unknown and (text[start:stop] != token or special == "text"):
                     raise self._outside(text[start:stop], text)
         if self._unknown is None and not self._falls_back:
             covered = bytearray(len(text))
@@ -180,8 +225,16 @@ class JsonTokenizer:
             for place, character in enumerate(text):
                 if not covered[place] and not character.isspace():
                     raise self._outside(character, text)
-        prefix = self._prefix if bos is None else [self.bos] if bos else []
-        return [*(p for p in prefix if p is not None), *ids]
+        return encoding
+
+    @functools.cached_property
+    def _without_specials(self) -> Any:
+        """The tokenizer for texts in which special tokens are ordinary text."""
+        import tokenizers
+
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.encode_special_tokens = True
+        return inner
 
     def _first_unknown(self, text: str) -> str:
         normaliser, splitter = self._inner.normalizer, self._inner.pre_tokenizer
@@ -191,11 +244,7 @@ class JsonTokenizer:
 
     def _outside(self, word: str, text: str) -> InputError:
         known = self._vocabulary if self.vocab_size <= _NEAR_LIMIT else ()
-        shown = text if len(text) <= 60 else text[:57] + "..."
-        return InputError(
-            f"the word {word!r} in {shown!r} is outside the vocabulary of {self.vocab_size} tokens"
-            f"{near(word, known)}"
-        )
+        return outside(word, text, self.vocab_size, known)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``; special tokens give nothing."""
@@ -210,15 +259,9 @@ class JsonTokenizer:
             return piece
         if self._byte_level and all(c in _FROM_BYTE_LEVEL for c in piece):
             return visible(bytes(_FROM_BYTE_LEVEL[c] for c in piece))
-        if self._falls_back and (match := _BYTE.fullmatch(piece)):
+        if self._falls_back and (match := BYTE.fullmatch(piece)):
             return visible(bytes([int(match[1], 16)]))
-        return visible(piece.replace("▁", " ") if self._metaspace else piece)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, JsonTokenizer) and self.digest() == other.digest()
-
-    def __hash__(self) -> int:
-        return hash(self.digest())
+        return visible(piece.replace(SPACE, " ") if self._metaspace else piece)
 
     def digest(self) -> str:
         """sha256 of the file's content (not its spacing) and of the settings that matter."""
@@ -227,7 +270,11 @@ class JsonTokenizer:
     @functools.cached_property
     def _digest(self) -> str:
         used = {key: self.settings.get(key) for key in ("bos_token", "eos_token", "add_bos_token")}
-        text = json.dumps([json.loads(self.json), used], sort_keys=True, ensure_ascii=False)
+        # What came later is counted only where it is there, so that older digests stay as they are.
+        further: list[Any] = [self._added] if self._added else []
+        further += [self.templates] if self.templates else []
+        further += [sorted(self.stops)] if files.extra_stops(self.stops, self.eos) else []
+        text = json.dumps([json.loads(self.json), used, *further], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -250,25 +297,21 @@ _FROM_BYTE_LEVEL = _byte_level_alphabet()
 
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> JsonTokenizer:
-    """Read a ``tokenizer.json`` and, when it is beside it, ``tokenizer_config.json``.
+    """Read a ``tokenizer.json`` and what is beside it: settings, chat templates, where generation stops.
 
     Raises:
       InputError: unreadable or not a tokenizer.
     """
     path = Path(path)
-    settings_file = path.with_name("tokenizer_config.json")
-    settings = read_json(settings_file) if settings_file.is_file() else {}
-    if not isinstance(settings, dict):
-        raise InputError(f"{settings_file} is not a tokenizer's settings: not a JSON object")
+    beside = files.read_beside(path.parent)
     try:
         text = read_bytes(path).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a tokenizer: not UTF-8 text at byte {error.start}") from error
-    return JsonTokenizer(text, settings, path)
+    return JsonTokenizer(text, beside.settings, path, templates=beside.templates, stops=beside.stops)
 
 
 def write_tokenizer_json(tokenizer: JsonTokenizer, folder: str | os.PathLike[str]) -> None:
-    """Write ``tokenizer.json``, and ``tokenizer_config.json`` when there are settings, into ``folder``."""
+    """Write ``tokenizer.json`` and what was beside it into ``folder``."""
     write_text(Path(folder) / "tokenizer.json", tokenizer.json)
-    if tokenizer.settings:
-        write_json(Path(folder) / "tokenizer_config.json", tokenizer.settings)
+    files.write_beside(folder, tokenizer.settings, tokenizer.template_files, tokenizer.stops, tokenizer.eos)
