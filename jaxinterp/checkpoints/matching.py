@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxinterp.checkpoints import placing, quantised, rearrange
 from jaxinterp.checkpoints.families.base import Family, Tensor
-from jaxinterp.checkpoints.placing import Place
+from jaxinterp.checkpoints.placing import Place, Spans
 from jaxinterp.checkpoints.quantised import Source
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.models.config import ModelConfig
@@ -23,12 +23,13 @@ class Leaf(NamedTuple):
     Attributes:
       shape: of the whole array.
       places: where in it the parts belong that are read one at a time: numbers on its leading axes, ``()`` for all.
-      read: place → what stands there, in the dtype that was asked for.
+      read: place → what stands there, in the dtype that was asked for; with spans (start and stop along each of its
+        axes) only that part of it.
     """
 
     shape: tuple[int, ...]
     places: tuple[Place, ...]
-    read: Callable[[Place], np.ndarray]
+    read: placing.Read
 
 
 def match(
@@ -123,15 +124,35 @@ def leaf(
             for expert in range(sizes["x"])
         }
 
-    def read(place: Place) -> np.ndarray:
+    def read(place: Place, spans: Spans | None = None) -> np.ndarray:
         source, index = places[place]
+        plain = source.dtype in quantised.STORED and entry.rows is None and index is None
+        if spans is not None and plain:
+            return placing.cast(_part(source, entry, text, spans, sizes, dtype), dtype, source.where)
         array = source.read(... if index is None else index, dtype)
         array = array if entry.rows is None else array[entry.rows[0] : entry.rows[1]]
         array = rearrange.to_ours(array, text, sizes)
         array = array if entry.part is None else array[entry.part]
+        array = array if spans is None else array[tuple(slice(*span) for span in spans)]
         return placing.cast(array, dtype, source.where)
 
     return Leaf(shape, tuple(places), read)
+
+
+def _part(
+    source: Source, entry: Tensor, text: str, spans: Spans, sizes: Mapping[str, int], dtype: np.dtype
+) -> np.ndarray:
+    """A part of what an entry makes of its stored tensor, of which no more is read than its order there asks for."""
+    part = entry.part
+    if isinstance(part, int):
+        spans = [(part, part + 1), *spans]
+    elif part is not None:
+        (start, stop), *rest = spans
+        first = part.start or 0
+        spans = [(first + start, first + stop), *rest]
+    box = rearrange.box(text, spans, sizes)
+    array = rearrange.to_ours(source.read(box.stored, dtype), text, box.sizes)[box.ours]
+    return array[0] if isinstance(part, int) else array
 
 
 def check_tied(family: Family, stored: Mapping[str, Source], entries: list[Tensor], folder: Path) -> None:

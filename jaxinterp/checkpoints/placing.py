@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh, NamedSharding
 
 Place = tuple[int, ...]
+Spans = Sequence[tuple[int, int]]
+Read = Callable[[Place, Spans | None], np.ndarray]
+"""What stands at a place; with spans (start and stop along each of its axes) only that part of it."""
 
 _DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
@@ -57,13 +60,16 @@ def cast(array: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
     Raises:
       InputError: a NaN or an infinity, or a number too large for ``dtype``; ``where`` says whose.
     """
-    if not np.isfinite(array).all():
+    # Two numbers tell of all where they are quick to find; a NaN is both the least and the greatest.
+    ends = np.array([array.min(), array.max()]) if array.dtype.kind == "f" and array.size else array
+    if not np.isfinite(ends).all():
         raise InputError(f"{where} holds numbers that are not finite")
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
-    if not np.isfinite(result).all():
+        fits = np.isfinite(ends.astype(dtype) if ends is not array else result).all()
+    if not fits:
         largest = float(np.max(np.abs(array)))
         raise InputError(f"{where} holds {largest:.6g}, too large for {dtype.name}")
     return result
@@ -98,7 +104,7 @@ def whole(shape: tuple[int, ...], read: Callable[[Any], np.ndarray], sharding: N
 
 
 def stacked(
-    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Callable[[Place], np.ndarray],
+    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Read,
     sharding: NamedSharding | None,
 ) -> Array:  # fmt: skip
     """A device array from its parts: ``read(place)`` is what stands at ``array[place]``, all of it at ``()``.
@@ -112,7 +118,7 @@ def stacked(
     if sharding is None:
         host = np.empty(shape, dtype)
         for place in places:
-            host[place] = read(place)
+            host[place] = read(place, None)
         return jnp.asarray(host)
     indices = {
         device: index
@@ -125,12 +131,13 @@ def stacked(
 
 
 def own_parts(
-    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Callable[[Place], np.ndarray],
+    shape: tuple[int, ...], dtype: np.dtype, places: Sequence[Place], read: Read,
     indices: Sequence[tuple[slice, ...]],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """What the devices of one host hold of an array: ``str(index)`` → ``array[index]``.
 
-    Only what stands at places that one of ``indices`` touches is read, one place at a time.
+    Only what stands at places that one of ``indices`` touches is read, one place at a time, and of that the part from
+    the first to the last entry along each axis that they touch.
     """
     spans = {str(index): [s.indices(n)[:2] for s, n in zip(index, shape, strict=True)] for index in indices}
     parts = {key: np.empty([stop - start for start, stop in span], dtype) for key, span in spans.items()}
@@ -143,9 +150,17 @@ def own_parts(
         ]
         if not wanted:
             continue
-        values = read(place)
+        inner = [spans[key][lead:] for key in wanted]
+        box = [
+            (min(starts), max(stops))
+            for starts, stops in (zip(*axis, strict=True) for axis in zip(*inner, strict=True))
+        ]
+        values = read(place, box)
         for key in wanted:
             own = tuple(at - start for at, (start, _) in zip(place, spans[key][:lead], strict=True))
-            parts[key][own] = values[tuple(slice(*span) for span in spans[key][lead:])]
+            here = zip(spans[key][lead:], box, strict=True)
+            parts[key][own] = values[
+                tuple(slice(start - low, stop - low) for (start, stop), (low, _) in here)
+            ]
         del values
     return parts

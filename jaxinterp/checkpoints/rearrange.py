@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,36 @@ def to_stored(array: np.ndarray, text: str, sizes: Mapping[str, int]) -> np.ndar
     return array.transpose([pattern.ours.index(letter) for letter in letters]).reshape(
         stored_shape(text, sizes)
     )
+
+
+class Box(NamedTuple):
+    """What to read for a part of our array.
+
+    Attributes:
+      stored: a slice of each axis of the stored tensor.
+      sizes: each letter's size in what those hold.
+      ours: the part of that, in our layout, that was asked for.
+    """
+
+    stored: tuple[slice, ...]
+    sizes: dict[str, int]
+    ours: tuple[slice, ...]
+
+
+def box(text: str, spans: Sequence[tuple[int, int]], sizes: Mapping[str, int]) -> Box:
+    """What to read for the entries from start to stop along each of our axes.
+
+    Axes that are merged in storage are read whole but for the first, along which they are cut in one piece.
+    """
+    pattern = parse(text)
+    asked, held = dict(zip(pattern.ours, spans, strict=True)), dict(sizes)
+    stored = []
+    for first, *rest in pattern.stored:
+        start, stop = asked[first]
+        each = math.prod(sizes[letter] for letter in rest)
+        stored.append(slice(start * each, stop * each))
+        asked[first], held[first] = (0, stop - start), stop - start
+    return Box(tuple(stored), held, tuple(slice(*asked[letter]) for letter in pattern.ours))
 
 
 def without(text: str, letter: str) -> str:

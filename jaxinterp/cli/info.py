@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for part in facts if isinstance(facts, list) else [facts]:
         for key, value in part.items():
-            print(f"{key:<16} {value}")
+            print(f"{key:<25} {value}")
         print()
     return 0
 
