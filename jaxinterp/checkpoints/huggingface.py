@@ -140,9 +140,9 @@ def read_model(
 ) -> tuple[Tree, ModelConfig]:
     """Read a Hugging Face folder into (parameters, config).
 
-    Tensors are read one at a time, turned from codes into numbers where they are quantised and into our layout, stacked
-    over layers and placed: besides its own part of the model a host holds one stored tensor at most (of experts that
-    lie in one tensor, one expert).
+    Tensors are read one at a time, turned into numbers where they are quantised and into our layout, stacked over
+    layers and placed: besides its own part of the model a host holds one stored tensor at most (of experts that lie in
+    one tensor, one expert).
 
     Args:
       folder: with ``config.json`` and ``model.safetensors`` or shards and their index.
@@ -151,6 +151,22 @@ def read_model(
 
     Raises:
       InputError: naming the file, the key and what was expected and found.
+    """
+    config, arrays = leaves(folder, dtype)
+    placements = placing.shardings(config, mesh, rules)
+    target = placing.as_dtype(dtype)
+    placed: dict[str, Array] = {
+        name: placing.stacked(leaf.shape, target, leaf.places, leaf.read, placements[name])
+        for name, leaf in arrays.items()
+    }
+    return unflatten(placed), config
+
+
+def leaves(folder: str | os.PathLike[str], dtype: Any) -> tuple[ModelConfig, dict[str, matching.Leaf]]:
+    """A folder's config and, by dotted path, how each of our arrays is read, after everything has been matched.
+
+    Raises:
+      InputError: as `read_model`.
     """
     folder = Path(folder)
     file = folder / "config.json"
@@ -161,28 +177,23 @@ def read_model(
     if dynamic_tanh.stored_in(store.files):
         config, entries = dynamic_tanh.config(config), dynamic_tanh.tensors(entries)
     sizes = axis_sizes(config)
-    found = quantised.sources(
-        store.files,
-        quantised.read_quantisation(content.get("quantization_config"), family.model_type, str(file)),
+    quantisation = quantised.read_quantisation(
+        content.get("quantization_config"), family.model_type, str(file)
     )
+    found = quantised.sources(store.files, quantisation)
     left_out = family.left_out(content, config) if family.left_out else ()
     stored = matching.match(family, config, entries, found, sizes, folder, left_out)
+    if config.tied:
+        matching.check_tied(family, stored, entries, folder)
     target = placing.as_dtype(dtype)
-    placements = placing.shardings(config, mesh, rules)
     declared = weights.leaves(declare(config))
     assert sorted(declared) == sorted(entry.ours for entry in entries), (
         "the family's table and the decoder differ"
     )
-
-    leaves: dict[str, Array] = {}
-    for entry in entries:
-        parts = matching.leaf(entry, declared[entry.ours].shape, config, stored, sizes, target)
-        leaves[entry.ours] = placing.stacked(
-            parts.shape, target, parts.places, parts.read, placements[entry.ours]
-        )
-    if config.tied:
-        matching.check_tied(family, stored, entries, folder)
-    return unflatten(leaves), config
+    return config, {
+        entry.ours: matching.leaf(entry, declared[entry.ours].shape, config, stored, sizes, target)
+        for entry in entries
+    }
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:

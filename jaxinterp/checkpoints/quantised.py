@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxinterp.checkpoints import placing
 from jaxinterp.checkpoints.dequantise import fp8, mxfp4
 from jaxinterp.checkpoints.tensors import TensorFile
 from jaxinterp.core.errors import InputError, near
@@ -263,7 +262,7 @@ def _mxfp4(files: Mapping[str, TensorFile], name: str, quantisation: Quantisatio
 
     def read(index: Any, dtype: np.dtype) -> np.ndarray:
         where = f"{file.path}: the tensor {name!r}"
-        numbers = mxfp4(file.read_codes(name, index), files[scales].read_codes(scales, index), where)
-        return np.swapaxes(placing.cast(numbers, dtype, where), -1, -2)
+        codes, powers = file.read_codes(name, index), files[scales].read_codes(scales, index)
+        return np.swapaxes(mxfp4(codes, powers, dtype, where), -1, -2)
 
     return Source(file.path, f"{name!r} of shape {entry.shape}", (experts, 32 * groups, rows), "mxfp4", read)

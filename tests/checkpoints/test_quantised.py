@@ -34,7 +34,7 @@ UP = "model.layers.1.mlp.experts.gate_up_proj"
 
 def test_tensors_agree_with_pytorch_and_transformers() -> None:
     with np.load(GOLDEN / "tensors.npz") as golden:
-        found = dequantise.mxfp4(golden["mxfp4_blocks"], golden["mxfp4_scales"], "here")
+        found = dequantise.mxfp4(golden["mxfp4_blocks"], golden["mxfp4_scales"], FLOAT32, "here")
         assert found.tobytes() == np.swapaxes(golden["mxfp4_numbers"], 1, 2).tobytes()
         every = np.arange(256, dtype=np.uint8)[None, :]
         ones, valid = np.ones((1, 1), np.float32), (every & 127) != 127
@@ -57,20 +57,25 @@ def test_fp8_in_any_blocks(rows: int, columns: int, high: int, wide: int, seed: 
 
 def test_every_number_of_mxfp4_is_exact() -> None:
     """All codes under all scales, in float64; bfloat16 and float32 hold each but those beyond their range."""
-    codes = np.arange(16)
+    codes = np.tile(np.arange(16, dtype=np.uint8), (255, 1))
     magnitude = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])[codes & 7]
-    blocks = np.zeros((255, 1, 16), np.uint8)
-    blocks[:, 0, :8] = codes[::2] | codes[1::2] << 4
-    scales = np.arange(255, dtype=np.uint8)[:, None]
-    exact = np.where(codes & 8, -1.0, 1.0) * np.ldexp(magnitude[None, :], np.arange(255)[:, None] - 127)
-    found = dequantise.mxfp4(blocks, scales, "here")[:, :16]
+    exact = np.where(codes & 8, -1.0, 1.0) * np.ldexp(magnitude, np.arange(255)[:, None] - 127)
     fits = np.abs(exact) < 2.0**128
-    # Of both signs, 2, 3, 4 and 6 times 2^127 do not fit, nor do 4 and 6 times 2^126.
-    assert fits.sum() == exact.size - 12
-    assert np.array_equal(found[fits].astype(np.float64), exact[fits])
-    assert np.array_equal(found[fits].astype(BFLOAT16).astype(np.float64), exact[fits])
-    assert np.array_equal(np.signbit(found[fits]), np.signbit(exact[fits]))
-    assert np.isinf(found[~fits]).all()
+    # Of both signs, 2, 3, 4 and 6 times 2^127 do not, nor do 4 and 6 times 2^126.
+    assert (~fits).sum() == 12
+    blocks = np.zeros((255, 1, 16), np.uint8)
+    scales = np.arange(255, dtype=np.uint8)[:, None]
+    blocks[:, 0, :8] = codes[:, ::2] | codes[:, 1::2] << 4
+    for scale in (253, 254):
+        with pytest.raises(InputError, match="here holds numbers that are not finite"):
+            dequantise.mxfp4(blocks[scale], scales[scale], FLOAT32, "here")
+    codes, exact = np.where(fits, codes, 0), np.where(fits, exact, 0)
+    blocks[:, 0, :8] = codes[:, ::2] | codes[:, 1::2] << 4
+    for dtype in (FLOAT32, BFLOAT16):
+        found = dequantise.mxfp4(blocks, scales, dtype, "here")[:, :16]
+        assert found.dtype == dtype
+        assert np.array_equal(found.astype(np.float64), exact)
+        assert np.array_equal(np.signbit(found.astype(np.float64)), np.signbit(exact))
 
 
 # Models ---------------------------------------------------------------------------------------------

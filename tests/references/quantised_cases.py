@@ -71,9 +71,10 @@ def write_safetensors(path: Path, tensors: Stored) -> None:
             stream.write(np.ascontiguousarray(array).tobytes())
 
 
-def gpt_oss_tensors() -> Stored:
-    """Every tensor of the tiny model under the names of the published files; bfloat16 but for the experts."""
-    c = GPT_OSS
+def gpt_oss_tensors(config: dict[str, Any] | None = None) -> Stored:
+    """Every tensor of the tiny model (or of another size) under the names of the published files; bfloat16 but for the
+    experts."""
+    c = GPT_OSS if config is None else config
     d, f, v, x, h = (
         c[n]
         for n in (
