@@ -144,8 +144,9 @@ def read_model(
         if found != weight.shape:
             raise InputError(f"{source.path}: the weight {name!r} has shape {found}, expected {weight.shape}")
 
-        def read(index: Any, name: str = name) -> np.ndarray:
+        def read(_: Any, spans: placing.Spans | None, name: str = name) -> np.ndarray:
+            index = ... if spans is None else tuple(slice(*span) for span in spans)
             return placing.cast(source.read(name, index), target, f"{source.path}: the weight {name!r}")
 
-        leaves[name] = placing.whole(weight.shape, read, placements[name])
+        leaves[name] = placing.stacked(weight.shape, target, [()], read, placements[name])
     return unflatten(leaves), config
