@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxinterp.checkpoints import bundled, huggingface, llama2c, native, orbax_folder, placing
 from jaxinterp.checkpoints.llama2c_tokenizer import read_tokenizer
+from jaxinterp.checkpoints.sentencepiece_tokenizer import read_sentencepiece
 from jaxinterp.checkpoints.tokenizers import Tokenizer, check_size, read_tokenizer_json
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import read_json
@@ -44,8 +45,8 @@ def load_model(
     Args:
       path: a folder, a file, or ``"pocket"`` for the bundled model (``"./pocket"`` for a folder of that
         name).
-      tokenizer: a tokenizer, or a ``tokenizer.json`` or llama2.c tokenizer ``.bin``; None takes the one
-        beside the model, if any.
+      tokenizer: a tokenizer, or a ``tokenizer.json``, a SentencePiece ``tokenizer.model``, a llama2.c tokenizer
+        ``.bin`` or a folder that holds one of them; None takes the one beside the model, if any.
       dtype: dtype of the parameters: float32, float64 (with 64-bit types on), bfloat16 or float16.
       mesh: devices to divide the parameters over; None puts them on the default device.
       rules: logical axes to mesh axes; None means `jaxinterp.parallel.DEFAULT_RULES`.
@@ -128,8 +129,12 @@ def _tokenizer(given: Tokenizer | str | os.PathLike[str]) -> Tokenizer:
     if path.is_dir():
         found = native.read_tokenizer_files(path)
         if found is None:
-            raise InputError(f"{path} holds no tokenizer.json or tokenizer.bin")
+            raise InputError(f"{path} holds no tokenizer.json, tokenizer.model or tokenizer.bin")
         return found
     if not path.is_file():
-        raise InputError(f"no tokenizer at {path}: give a tokenizer.json or a llama2.c tokenizer .bin")
-    return read_tokenizer_json(path) if path.suffix == ".json" else read_tokenizer(path)
+        raise InputError(
+            f"no tokenizer at {path}: give a tokenizer.json, a SentencePiece .model or a llama2.c tokenizer .bin"
+        )
+    if path.suffix == ".json":
+        return read_tokenizer_json(path)
+    return read_sentencepiece(path) if path.suffix == ".model" else read_tokenizer(path)

@@ -10,6 +10,11 @@ import numpy as np
 
 from jaxinterp.checkpoints import placing, tensors
 from jaxinterp.checkpoints.llama2c_tokenizer import Llama2cTokenizer, read_tokenizer, write_tokenizer
+from jaxinterp.checkpoints.sentencepiece_tokenizer import (
+    SentencePieceTokenizer,
+    read_sentencepiece,
+    write_sentencepiece,
+)
 from jaxinterp.checkpoints.tokenizers import (
     JsonTokenizer,
     Tokenizer,
@@ -89,6 +94,8 @@ def write_tokenizer_files(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Write a tokenizer into a model folder under the name by which `read_tokenizer_files` finds it."""
     if isinstance(tokenizer, JsonTokenizer):
         write_tokenizer_json(tokenizer, folder)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        write_sentencepiece(tokenizer, folder)
     elif isinstance(tokenizer, Llama2cTokenizer):
         write_tokenizer(folder / "tokenizer.bin", tokenizer)
     elif tokenizer is not None:
@@ -96,9 +103,11 @@ def write_tokenizer_files(tokenizer: Tokenizer | None, folder: Path) -> None:
 
 
 def read_tokenizer_files(folder: Path) -> Tokenizer | None:
-    """The tokenizer of a model folder, None if it has none."""
+    """The tokenizer of a model folder, None if it has none. A tokenizer.json wins over a tokenizer.model."""
     if (folder / "tokenizer.json").is_file():
         return read_tokenizer_json(folder / "tokenizer.json")
+    if (folder / "tokenizer.model").is_file():
+        return read_sentencepiece(folder / "tokenizer.model")
     if (folder / "tokenizer.bin").is_file():
         return read_tokenizer(folder / "tokenizer.bin")
     return None

@@ -11,6 +11,7 @@ from jaxinterp.core.errors import InputError, near
 SPECIAL = ("allow", "text", "refuse")
 SPACE = "▁"
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+SURROGATE = re.compile("[\ud800-\udfff]")
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 Span = tuple[int, int]

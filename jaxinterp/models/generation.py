@@ -133,7 +133,7 @@ def continue_prompts(
       seed: with one number row r draws with ``fold_in(key(seed), r)``; with a number for each row, row r with
         ``key(seed[r])``.
       stop: token ids and texts, one or several. A row ends with the first stop token, or with the first token after
-        which its new text contains a stop text. The tokenizer's end token is always a stop token.
+        which its new text contains a stop text. The tokenizer's end tokens are always stop tokens.
       width: see `pad_prompts`.
 
     Returns:
@@ -259,9 +259,11 @@ def _keys(seed: int | Sequence[int], rows: int) -> Array:
 
 
 def _stops(model: Model, stop: Any) -> tuple[list[int], list[str]]:
-    """Stop tokens (the tokenizer's end token among them) and stop texts."""
+    """Stop tokens (the tokenizer's end tokens among them) and stop texts."""
     end = getattr(model.tokenizer, "eos", None)
-    tokens, texts = [] if end is None else [int(end)], []
+    # Chat models may end a turn with another token than a text; their folders say which.
+    ends = getattr(model.tokenizer, "stops", None) or (() if end is None else (end,))
+    tokens, texts = [int(each) for each in ends], []
     for each in [stop] if isinstance(stop, str) or np.ndim(stop) == 0 else stop:
         if isinstance(each, str):
             if not each:

@@ -1,0 +1,55 @@
+"""Every tiny reference model, from its Hugging Face folder to a graph that reproduces, on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxinterp.checkpoints import load_model
+from jaxinterp.cli.main import main
+from jaxinterp.dictionaries import save_dictionary
+from jaxinterp.graphs import load_graph
+from tests.attribution.cases import DICTIONARIES, random_dictionary
+from tests.references import stored
+from tests.support import shared
+
+NAMES = stored.names() + stored.names(dynamic_tanh=True)
+# Neighbouring cases get different dictionaries, so that each family meets several of them.
+KIND = {name: sorted(DICTIONARIES)[i % len(DICTIONARIES)] for i, name in enumerate(NAMES)}
+FIRST = {stored.case(name).family: name for name in reversed(NAMES)}
+
+
+def traced(model: str, dictionary: str, prompt: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    """Trace everything, check the graph, make it again; the printed facts."""
+    options = ["--model", model, "--dictionary", dictionary]
+    whole = ["--node-threshold", "1", "--edge-threshold", "1"]
+    assert main(["trace", *options, *prompt, *whole, "--out", str(out), "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    facts = json.loads(printed.out)
+    assert facts["checks"]["ok"], facts["checks"]
+    graph = load_graph(out)
+    checks = graph.checks()
+    assert checks.ok, checks
+    assert graph.counts()["feature"] > 0
+    assert main(["reproduce", str(out), *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "identical"
+    return facts
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST.values() else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_a_reference_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = stored.case(name)
+    folder = stored.write_folder(case, tmp_path / "model")
+    model = load_model(folder)
+    save_dictionary(random_dictionary(model, KIND[name], dtype="float32"), tmp_path / "dictionary")
+    tokens = case.reference()["tokens"][0]
+    facts = traced(
+        str(folder), str(tmp_path / "dictionary"), ["--tokens", ",".join(map(str, tokens[:10]))],
+        tmp_path / "graph.jigraph", capsys,
+    )  # fmt: skip
+    assert len(facts["tokens"]) == min(10, len(tokens))
