@@ -72,9 +72,9 @@ def match(
         buffer = any(re.fullmatch(pattern, name) for pattern in family.buffers)
         if not (buffer or name in left_out or (config.tied and name == family.head)):
             what = quantised.sign(inside)
-            hint = (
-                near(name, expected) if what is None else f", as written by {what}; read are {quantised.READ}"
-            )
+            hint = near(name, expected)
+            if what is not None:
+                hint = f", as in models quantised by {what}, {quantised.UNSAID}; read are {quantised.READ}"
             raise InputError(f"{source.path}: unexpected tensor {inside!r}{hint}")
     for name, shape in expected.items():
         if name not in names:
@@ -85,7 +85,7 @@ def match(
 def _check(source: Source, expected: tuple[int, ...]) -> None:
     if source.dtype not in (*quantised.STORED, "fp8", "mxfp4"):
         code = source.dtype in ("U8", "I8", "U32", "I32") or source.dtype.startswith("F8_")
-        why = ", which the config's quantization_config would have to explain" if code else ""
+        why = f", {quantised.UNSAID}" if code else ""
         raise InputError(f"{source.where} has dtype {source.dtype}{why}; read are {quantised.READ}")
     if source.shape != expected:
         stands = " stands for numbers of" if source.dtype == "mxfp4" else " has"

@@ -22,6 +22,7 @@ from jaxinterp.core.errors import InputError, near
 
 STORED = ("F16", "BF16", "F32")
 READ = f"{', '.join(STORED)}, fp8 in blocks with weight_scale_inv (quant_method fp8), and mxfp4 of gpt_oss models"
+UNSAID = "which the config's quantization_config would have to explain"
 _SCALE, _BLOCKS, _SCALES = "_scale_inv", "_blocks", "_scales"
 # Factors of fp8 blocks: float32 of DeepSeek, bfloat16 of Qwen.
 _FACTORS = ("F32", "BF16")

@@ -9,7 +9,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
+from jaxinterp.checkpoints import load_model
+from jaxinterp.core.errors import InputError
 from tests.references import quantised_cases, stored
 from tests.references.quantised_cases import Stored
 
@@ -83,3 +86,13 @@ def write(folder: Path, config: dict[str, Any], tensors: Stored, change: Change 
     result = change(tensors) if change else None
     quantised_cases.write_safetensors(folder / "model.safetensors", tensors if result is None else result)
     return folder
+
+
+def refused(folder: Path, *words: str) -> None:
+    """Loading raises an InputError of one line with the folder's name and every one of ``words``."""
+    with pytest.raises(InputError) as caught:
+        load_model(folder)
+    message = str(caught.value)
+    assert "\n" not in message and str(folder) in message
+    for word in words:
+        assert word in message, f"{word!r} is not in {message!r}"

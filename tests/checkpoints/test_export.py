@@ -57,7 +57,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 
 def test_most_families_are_written() -> None:
-    assert len(WRITTEN) >= 48
+    assert len(WRITTEN) >= 55
     assert {
         "gpt2",
         "llama",
@@ -69,6 +69,8 @@ def test_most_families_are_written() -> None:
         "gemma3_text",
         "phi3",
         "olmo2",
+        "deepseek_v2",
+        "deepseek_v3",
     } <= {stored.case(name).family for name in WRITTEN}
 
 
@@ -283,6 +285,53 @@ def test_yarn_and_longrope_keep_their_size(changes: dict[str, Any]) -> None:
 @given(st.floats(1e-3, 1e3))
 def test_the_scale_of_scores_comes_back_to_the_last_bit(scale: float) -> None:
     assert float(inverse_root(scale)) ** -0.5 == scale
+
+
+DEEPSEEK: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "pairs": ("deepseek_v2_lite", {"rope_pairs": "half"}, {}, "rope_pairs 'half', only 'adjacent'"),
+    "scale of scores": ("deepseek_v3_groups", {"query_scale": 0.5}, {}, "query_scale 0.5, only 0.28"),
+    "smaller scores": ("deepseek_v3_yarn_long", {"query_scale": 0.01}, {}, "query_scale 0.01, only 0.25"),
+    "bias": ("deepseek_v2_groups", {"out_bias": False}, {}, "out_bias False, only True"),
+    "no experts": ("deepseek_v3_groups", {"experts": None}, {}, r"experts None, only Experts\(n=1"),
+    "no latent": ("deepseek_v3_groups", {"latent": None}, {}, "latent None, only Latent"),
+    "scores": ("deepseek_v3_groups", {}, {"score": "softmax"}, "experts Experts"),
+    "correction": ("deepseek_v2_lite", {}, {"correction": True}, "experts Experts"),
+    "dense layers": ("deepseek_v3_groups", {}, {"dense_layers": (1,)}, "experts Experts"),
+    "shared width": ("deepseek_v3_groups", {}, {"d_shared": 12}, "experts Experts"),
+    "normalised": ("deepseek_v2_lite", {}, {"normalise": True}, "experts Experts"),
+}
+
+
+@pytest.mark.parametrize("what", DEEPSEEK)
+def test_what_deepseek_cannot_say_is_named(what: str) -> None:
+    name, changes, experts, said = DEEPSEEK[what]
+    case = stored.case(name)
+    config = read_config(case.config, name)[1]
+    assert config.experts is not None
+    if experts:
+        changes = {**changes, "experts": dataclasses.replace(config.experts, **experts)}
+    with pytest.raises(InputError, match=rf"does not fit its family: {case.family}, .*cannot have {said}"):
+        write_config(config.replace(**changes), case.family)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.floats(1.0, 64.0, exclude_min=True),
+    st.one_of(st.none(), st.integers(1, 2000).map(lambda n: n / 1000), st.floats(0.01, 3.0)),
+    st.one_of(st.none(), st.integers(1, 2000).map(lambda n: n / 1000), st.floats(0.01, 3.0)),
+)
+def test_scales_of_deepseek_come_back_to_the_last_bit(
+    factor: float, mscale: float | None, every: float | None
+) -> None:
+    content = {**stored.case("deepseek_v3_yarn_long").config}
+    weights = {"mscale": mscale, "mscale_all_dim": every}
+    content["rope_scaling"] = {
+        "type": "yarn", "factor": factor, "original_max_position_embeddings": 10,
+        **{name: weight for name, weight in weights.items() if weight is not None},
+    }  # fmt: skip
+    config = read_config(content, "config")[1]
+    written = write_config(config, "deepseek_v3")[1]
+    assert meaning(read_config(written, "again")[1]) == meaning(config)
 
 
 @given(st.integers(1, 5000))
