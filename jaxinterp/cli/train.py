@@ -19,7 +19,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--mesh",
         metavar="DATA,MODEL",
-        help="devices along the batch and along features, as in 4,2 (default: one device)",
+        help="devices along the batch and along features, as in 4,2, or data=2,expert=2,model=2 (default: one device)",
     )
     sub.add_argument("--multihost", action="store_true", help="join the other hosts of a slice first")
     sub.add_argument("--json", action="store_true", help="print the run's card as JSON at the end")
@@ -53,10 +53,15 @@ def _mesh(text: str | None) -> Any:
     if text is None:
         return None
     from jaxinterp.core.errors import InputError
-    from jaxinterp.parallel.mesh import make
+    from jaxinterp.parallel.mesh import make, parse
 
+    if "=" in text:
+        sizes = parse(text)
+        return make(sizes.get("data", 1), sizes.get("model", 1), expert=sizes.get("expert", 1))
     try:
         data, model = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--mesh {text!r}: expected two whole numbers, as in 4,2") from error
+        raise InputError(
+            f"--mesh {text!r}: expected two whole numbers, as in 4,2, or data=2,expert=2,model=2"
+        ) from error
     return make(data, model)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
+from jaxinterp.models import declare
 from jaxinterp.parallel import DEFAULT_RULES, Weight, weights
 from jaxinterp.parallel.hosts import start
-from jaxinterp.parallel.mesh import make
+from jaxinterp.parallel.mesh import describe, make, parse
 from jaxinterp.parallel.weights import normal
+from tests.support import EVERY, tiny_config
 
 TREE = {
     "a": Weight((8, 6), ("vocab", "width"), normal(1.0)),
@@ -65,6 +67,70 @@ def test_rules_refuse_what_cannot_be_placed(weight: Weight, message: str) -> Non
         weights.shardings({"w": weight}, make(2, 4))
 
 
+def test_a_rule_may_name_several_mesh_axes() -> None:
+    mesh = make(2, 2, expert=2)
+    rules = DEFAULT_RULES.replace(vocab=("data", "model"))
+    placed = weights.shardings({"w": Weight((8, 6), ("vocab", "width"))}, mesh, rules)
+    assert placed["w"].spec == jax.P(("data", "model"), None)
+    assert placed["w"].shard_shape((8, 6)) == (2, 6)
+    # On a mesh without one of the axes the others remain.
+    assert rules.spec(("vocab",), (8,), make(4, 2, expert=1)) == jax.P(("data", "model"))
+    assert DEFAULT_RULES.spec(("experts",), (8,), make(1, 8)) == jax.P("model")
+    with pytest.raises(InputError, match=r"w: axis 'vocab' of size 6 is .* axes 'data' × 'model' of size 4"):
+        weights.shardings({"w": Weight((6, 6), ("vocab", "width"))}, mesh, rules)
+    with pytest.raises(InputError, match="'vocab' and 'heads' both map to the mesh axis 'model'"):
+        weights.shardings({"w": Weight((8, 8), ("vocab", "heads"))}, mesh, rules)
+
+
+def test_an_unknown_mesh_axis_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"w: the rule for 'vocab' .* 'modell' .did you mean model.*data, model"
+    ):
+        weights.shardings({"w": TREE["a"]}, make(2, 4), DEFAULT_RULES.replace(vocab="modell"))
+
+
+def test_rules_that_fit_keep_whole_what_does_not_divide() -> None:
+    mesh = make(2, 2, expert=2)
+    tree = {
+        "k": Weight((3, 4), ("kv_heads", "width")), "q": Weight((8, 4), ("heads", "width")),
+        "x": Weight((6, 4), ("experts", "width")),
+    }  # fmt: skip
+    with pytest.raises(InputError, match="k: axis 'kv_heads' of size 3 is not divisible"):
+        weights.shardings(tree, mesh)
+    rules = weights.fitting(tree, mesh)
+    assert rules.to_mesh["kv_heads"] is None
+    assert rules.to_mesh["heads"] == "model"
+    assert rules.to_mesh["experts"] == ("expert",)
+    assert weights.bytes_per_device(tree, "float32", mesh, rules) == 4 * (12 + 16 + 12)
+    assert hash(rules) == hash(weights.fitting(tree, mesh))
+    assert rules == weights.fitting(tree, mesh)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data=2,modle=4", "no axis 'modle' .did you mean model.; axes are data, expert, model"),
+        ("data=2,data=4", "the axis 'data' is given twice"),
+        ("data=two", "the size of 'data' is 'two', expected a positive whole number"),
+        ("model=0", "the size of 'model' is '0'"),
+        ("", "no axis ''"),
+    ],
+)
+def test_a_mesh_in_words(text: str, message: str) -> None:
+    assert parse("expert=2, model=4") == {"expert": 2, "model": 4}
+    assert describe(make(2, 2, expert=2)) == "data=2,expert=2,model=2"
+    with pytest.raises(InputError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_a_weight_that_a_mesh_does_not_divide_is_named(family: str) -> None:
+    """Three devices divide none of the heads: one line with the weight, its size and the mesh's."""
+    mesh = make(1, 3, devices=jax.devices()[:3])
+    with pytest.raises(InputError, match=r"^[a-z_.]+: axis '\w+' of size \d+ is not .* 'model' of size 3$"):
+        weights.shardings(declare(tiny_config(family)), mesh)
+
+
 def test_rules_can_be_changed_by_name_only() -> None:
     assert DEFAULT_RULES.replace(vocab=None).to_mesh["vocab"] is None
     with pytest.raises(InputError, match="did you mean heads"):
@@ -72,8 +138,14 @@ def test_rules_can_be_changed_by_name_only() -> None:
 
 
 def test_a_mesh_must_fit_the_devices() -> None:
-    with pytest.raises(InputError, match="does not fit 8 devices"):
-        make(4, 4)
+    for sizes, message in (
+        ({"data": 4, "model": 4}, "data=4 × model=4 does not fit 8 devices"),
+        ({"data": 2, "model": 2, "expert": 4}, "data=2 × expert=4 × model=2 does not fit 8 devices"),
+        ({"data": 0}, "data=0"),
+        ({"expert": -1}, "expert=-1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(**sizes)
 
 
 def test_hosts_need_all_or_nothing() -> None:
