@@ -16,12 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinterp.activations.flax_source import FlaxSource
 from jaxinterp.activations.text import Batch, Source
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import forward
+from jaxinterp.models.expert_parallel import OnMesh
+from jaxinterp.models.experts import Dispatch
 from jaxinterp.models.model import Model
+from jaxinterp.parallel import DEFAULT_RULES
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -53,7 +57,7 @@ class StreamConfig:
             raise InputError("stream: text_batches, reuse and keep must be at least 1, microbatch at least 0")
 
 
-@partial(jax.jit, static_argnames=("config", "sites"))
+@partial(jax.jit, static_argnames=("config", "sites", "dispatch"))
 def collect(
     params: Tree,
     config: ModelConfig,
@@ -61,9 +65,12 @@ def collect(
     segments: Array,
     positions: Array,
     sites: tuple[str, ...],
+    dispatch: Dispatch = "sparse",
 ) -> tuple[Array, ...]:
     """Per-layer sites of a batch with all its rows in one axis: tokens ``[B, T]`` → ``[L, B·T, D]`` each."""
-    _, found = forward(params, config, tokens, sites=sites, segments=segments, positions=positions)
+    _, found = forward(
+        params, config, tokens, sites=sites, segments=segments, positions=positions, dispatch=dispatch
+    )
     values = (getattr(found, site) for site in sites)
     return tuple(v.reshape(v.shape[0], -1, v.shape[-1]) for v in values)
 
@@ -77,17 +84,17 @@ class Stream:
     """Training batches of activations.
 
     Args:
-      model: where they come from.
+      model: where they come from: a model of ours, or a `FlaxSource` with sites of these names.
       sites: per-layer sites, in the order in which they are returned.
       source: text.
       rows: rows a training batch.
       seed: of the shuffle.
       config: see `StreamConfig`.
-      mesh: spread the forward pass over its ``data`` axis; sequences a forward pass must divide by it.
+      mesh: spread the forward pass over its axes; sequences a forward pass must divide by those of the batch.
     """
 
     def __init__(
-        self, model: Model, sites: tuple[str, ...], source: Source, *, rows: int, seed: int,
+        self, model: Model | FlaxSource, sites: tuple[str, ...], source: Source, *, rows: int, seed: int,
         config: StreamConfig | None = None, mesh: Mesh | None = None,
     ) -> None:  # fmt: skip
         self.model, self.sites, self.source, self.rows, self.seed = model, sites, source, rows, seed
@@ -142,9 +149,19 @@ class Stream:
 
 
 def activations(
-    model: Model, batch: Batch, sites: tuple[str, ...], config: StreamConfig, mesh: Mesh | None = None
+    model: Model | FlaxSource,
+    batch: Batch,
+    sites: tuple[str, ...],
+    config: StreamConfig,
+    mesh: Mesh | None = None,
 ) -> tuple[Array, ...]:
     """The sites of a text batch, ``[L, B·T, D]`` each, a microbatch at a time."""
+    if isinstance(model, FlaxSource):
+        model.check(batch)
+        run: Callable[..., tuple[Array, ...]] = model.collect
+    else:
+        dispatch = "sparse" if mesh is None else OnMesh(mesh)
+        run = partial(collect, model.params, model.config, dispatch=dispatch)
     total = len(batch.tokens)
     size = config.microbatch or total
     place = _placer(mesh)
@@ -153,14 +170,17 @@ def activations(
         piece = [
             place(array[start : start + size]) for array in (batch.tokens, batch.segments, batch.positions)
         ]
-        parts.append(collect(model.params, model.config, *piece, sites))
+        parts.append(run(*piece, sites))
     return tuple(jnp.concatenate(values, axis=1) for values in zip(*parts, strict=True))
 
 
 def _placer(mesh: Mesh | None) -> Callable[[np.ndarray], Any]:
     if mesh is None:
         return jnp.asarray
-    from jax.sharding import NamedSharding, PartitionSpec
+    made = mesh
 
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    return lambda array: jax.device_put(array, sharding)
+    def place(array: np.ndarray) -> Any:
+        spec = DEFAULT_RULES.spec(("batch", "position"), array.shape, made, "sequences of a forward pass")
+        return jax.device_put(array, jax.NamedSharding(made, spec))
+
+    return place

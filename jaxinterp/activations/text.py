@@ -7,13 +7,16 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import read_bytes
 from jaxinterp.models.model import Model
+
+if TYPE_CHECKING:
+    from jaxinterp.activations.flax_source import FlaxSource
 
 SAMPLED = "sampled"
 Batches = Callable[[int], "Batch"]
@@ -81,12 +84,12 @@ def plain(tokens: np.ndarray, use: np.ndarray | None = None) -> Batch:
     )
 
 
-def make_source(config: TextConfig, model: Model, seed: int) -> Source:
+def make_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Source:
     """The batches that ``config`` describes.
 
     Args:
       config: which tokens.
-      model: gives the tokenizer, the context length and, for "sampled", the text.
+      model: gives the tokenizer, the context length and, for "sampled", the text (a model of ours only).
       seed: another seed gives other batches; held-out text is the same source with another seed.
 
     Raises:
@@ -98,6 +101,10 @@ def make_source(config: TextConfig, model: Model, seed: int) -> Source:
             f"{model.config.context}"
         )
     if config.source == SAMPLED:
+        if not isinstance(model, Model):
+            raise InputError(
+                "text: only models of ours can sample text: give text.source, a .txt or .npy file or module:function"
+            )
         from jaxinterp.activations.sampling import sampled
 
         batch = sampled(model, config, seed, beginning(config, model))
@@ -114,7 +121,7 @@ def with_batch(config: TextConfig, batch: int) -> TextConfig:
     return dataclasses.replace(config, batch=batch, limit=0)
 
 
-def beginning(config: TextConfig, model: Model) -> int | None:
+def beginning(config: TextConfig, model: Model | FlaxSource) -> int | None:
     """The token that sequences start with."""
     if config.start is not None:
         return None if config.start < 0 else config.start
@@ -134,7 +141,7 @@ def _limited(source: Batches, limit: int) -> Batches:
     return batch
 
 
-def _read_ids(config: TextConfig, model: Model) -> np.ndarray:
+def _read_ids(config: TextConfig, model: Model | FlaxSource) -> np.ndarray:
     path = Path(config.source)
     if path.suffix == ".txt":
         if model.tokenizer is None:
@@ -155,7 +162,7 @@ def _read_ids(config: TextConfig, model: Model) -> np.ndarray:
     return ids
 
 
-def _from_ids(config: TextConfig, model: Model, seed: int, ids: np.ndarray) -> Batches:
+def _from_ids(config: TextConfig, model: Model | FlaxSource, seed: int, ids: np.ndarray) -> Batches:
     """Rows cut from a stream of ids (or given rows), in an order that is reshuffled every pass."""
     first = beginning(config, model)
     body = config.length - (first is not None)
@@ -180,8 +187,10 @@ def _from_ids(config: TextConfig, model: Model, seed: int, ids: np.ndarray) -> B
     return batch
 
 
-def look_up(reference: str) -> Callable[..., Any]:
-    """The function named as "module:function".
+def look_up(
+    reference: str, what: str = "text", expected: str = "sampled, a .txt or .npy file, or module:function"
+) -> Callable[..., Any]:
+    """The function named as "module:function"; ``what`` it is for and what was ``expected`` is for messages.
 
     Raises:
       InputError: not of this form, or no such module or function.
@@ -193,15 +202,14 @@ def look_up(reference: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"text: {reference!r} is no text source ({error}); expected sampled, a .txt or .npy file, or "
-            "module:function"
+            f"{what}: {reference!r} is no {what} source ({error}); expected {expected}"
         ) from error
     if not callable(found):
-        raise InputError(f"text: {reference!r} is not a function")
+        raise InputError(f"{what}: {reference!r} is not a function")
     return found
 
 
-def _from_function(config: TextConfig, model: Model, seed: int) -> Batches:
+def _from_function(config: TextConfig, model: Model | FlaxSource, seed: int) -> Batches:
     function = look_up(config.source)
 
     def batch(index: int) -> Batch:

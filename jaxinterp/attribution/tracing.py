@@ -33,7 +33,7 @@ from jaxinterp.graphs.kinds import CONVENTIONS
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import softcap, unembedding
 from jaxinterp.models.generation import check_tokens, prompt_ids
-from jaxinterp.models.model import Model
+from jaxinterp.models.model import Model, require_ours
 from jaxinterp.parallel.mesh import make
 from jaxinterp.replacement import Run, freeze, make_operator, model_sources
 from jaxinterp.replacement.operator import ReplacementOperator
@@ -78,6 +78,7 @@ def trace(
         dictionary that does not fit, no active feature to explain where a cap leaves none, an unknown
         convention, weights that are not finite, or a graph over the memory budget (with a cap that fits).
     """
+    require_ours(model)
     if convention not in CONVENTIONS:
         raise InputError(f"convention is {convention!r}, expected one of {', '.join(CONVENTIONS)}")
     if max_feature_nodes is not None and max_feature_nodes < 1:

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinterp.activations.flax_source import FlaxSource
 from jaxinterp.activations.stream import StreamConfig, activations
 from jaxinterp.activations.text import Batch, Source
 from jaxinterp.core.letters import Array
@@ -18,14 +19,15 @@ from jaxinterp.models.model import Model
 
 
 def evaluate(
-    model: Model, dictionary: Dictionary, source: Source, *, tokens: int, microbatch: int = 16
+    model: Model | FlaxSource, dictionary: Dictionary, source: Source, *, tokens: int, microbatch: int = 16
 ) -> dict[str, Any]:
     """Reconstruction, sparsity, dead features and cross-entropies on ``tokens`` tokens of held-out text.
 
     The tokens are the first usable ones of the source's batches; first tokens of documents count.
 
     Args:
-      model: the model that the dictionary was made for.
+      model: the model that the dictionary was made for. With a `FlaxSource`, whose MLPs cannot be replaced, there are
+        no cross-entropies.
       dictionary: what is measured.
       source: text; `jaxinterp.activations.text.make_source` with a seed of its own.
       tokens: how many.
@@ -38,6 +40,8 @@ def evaluate(
     sites = (dictionary.config.read_site, dictionary.config.write_site)
     batches = list(_take(source, tokens))
     rows = reconstruction(dictionary, _rows(model, batches, sites, microbatch))
+    if isinstance(model, FlaxSource):
+        return rows.to_dict()
     figures = language(model, dictionary, _split(batches, microbatch))
     return {**rows.to_dict(), **figures.to_dict()}
 
@@ -64,7 +68,7 @@ def _split(batches: list[Batch], size: int) -> Iterator[Batch]:
 
 
 def _rows(
-    model: Model, batches: list[Batch], sites: tuple[str, str], microbatch: int
+    model: Model | FlaxSource, batches: list[Batch], sites: tuple[str, str], microbatch: int
 ) -> Iterator[tuple[Array, Array]]:
     for batch in _split(batches, microbatch):
         x, y = activations(model, batch, sites, StreamConfig(microbatch=microbatch))

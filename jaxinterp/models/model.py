@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Tree
 from jaxinterp.core.trees import digest_with_config
 from jaxinterp.models.config import ModelConfig
@@ -37,3 +38,17 @@ class Model:
     def astype(self, dtype: Any) -> Model:
         """The same model with weights of another dtype."""
         return dataclasses.replace(self, params=jax.tree.map(lambda leaf: leaf.astype(dtype), self.params))
+
+
+def require_ours(given: Any, kind: type = Model) -> None:
+    """Refuse to trace through anything but our own decoder.
+
+    Raises:
+      InputError: ``given`` is no ``kind`` (`Model`, or its config), such as a Flax module or a source of activations.
+    """
+    if not isinstance(given, kind):
+        raise InputError(
+            f"no graph can be traced through a {type(given).__name__}: edges come from the linear operator that our "
+            "own decoder is with its attention patterns and norms held fixed; load the parameters into it with "
+            "jaxinterp.checkpoints.load_flax (layouts gemma and maxtext) or load_model"
+        )

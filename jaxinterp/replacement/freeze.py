@@ -22,6 +22,7 @@ from jaxinterp.models import latent, norms
 from jaxinterp.models.block import Frozen
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import HIGHEST, forward
+from jaxinterp.models.model import require_ours
 from jaxinterp.models.norms import Line
 from jaxinterp.models.sites import Activations
 
@@ -74,6 +75,7 @@ def freeze(
 
     Nothing here stops gradients: an edge may be differentiated by the model's weights, patterns included.
     """
+    require_ours(config, ModelConfig)
     if dynamic_tanh not in LINES:
         raise InputError(f"dynamic_tanh is {dynamic_tanh!r}, expected one of {', '.join(LINES)}")
     tangent = config.norm == "tanh" and dynamic_tanh == "tangent"

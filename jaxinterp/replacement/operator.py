@@ -22,6 +22,7 @@ from jaxinterp.models import norms
 from jaxinterp.models.block import Frozen, Units, after_mlp, before_mlp
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import HIGHEST
+from jaxinterp.models.model import require_ours
 from jaxinterp.models.norms import Line
 from jaxinterp.replacement.freeze import Run
 
@@ -188,7 +189,12 @@ def make_operator(
     params: Tree, config: ModelConfig, run: Run, *, decoder_bias: Array, skip: Array | None, read_site: str,
     write_site: str,
 ) -> ReplacementOperator:  # fmt: skip
-    """The operator of a prompt (batch of one) and a dictionary's bias [L, D] and skip [L, D, D] or None."""
+    """The operator of a prompt (batch of one) and a dictionary's bias [L, D] and skip [L, D, D] or None.
+
+    Raises:
+      InputError: a config that is not of our decoder.
+    """
+    require_ours(config, ModelConfig)
     t = run.embed.shape[1]
     if run.embed.shape[0] != 1:
         raise ValueError(f"the operator is of one prompt, not of {run.embed.shape[0]}: use vmap")

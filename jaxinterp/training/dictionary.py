@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinterp.activations import Stream, StreamConfig, TextConfig, make_source
+from jaxinterp.activations import FlaxSource, Stream, StreamConfig, TextConfig, make_source
+from jaxinterp.activations.text import look_up
 from jaxinterp.checkpoints.load import load_model
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import write_json
@@ -98,7 +99,8 @@ class DictionaryRun:
     """Everything about one training run of a dictionary.
 
     Attributes:
-      model: what `jaxinterp.load_model` takes.
+      model: what `jaxinterp.load_model` takes, or "module:function", called without arguments and returning a `Model`
+        or, for an architecture that is not ours, a `FlaxSource`.
       steps, batch: optimiser steps and rows (tokens) a step.
       seed: of weights, text, shuffles and resampling.
       normalise: train on scaled sites, and fold the scales into the saved weights.
@@ -130,7 +132,21 @@ class DictionaryRun:
 CONFIG = DictionaryRun
 
 
-def dictionary_config(run: DictionaryRun, model: Model) -> DictionaryConfig:
+def load_subject(reference: str) -> Model | FlaxSource:
+    """The model that a run names.
+
+    Raises:
+      InputError: nothing there, or a function that returns something else.
+    """
+    if ":" not in reference or Path(reference).exists():
+        return load_model(reference)
+    made = look_up(reference, "model", "a folder, a file, pocket, or module:function")()
+    if not isinstance(made, Model | FlaxSource):
+        raise InputError(f"model: {reference} gave a {type(made).__name__}, expected a Model or a FlaxSource")
+    return made
+
+
+def dictionary_config(run: DictionaryRun, model: Model | FlaxSource) -> DictionaryConfig:
     """The config of the dictionary that ``run`` trains."""
     return DictionaryConfig(
         n_layers=model.config.n_layers,
@@ -245,14 +261,14 @@ def to_dictionary(run: DictionaryRun, config: DictionaryConfig, state: Tree, nam
     return normalise.unit_decoders(normalise.fold(trained, normalise.Scales(**state["scales"])))
 
 
-def make_stream(run: DictionaryRun, model: Model) -> Stream:
+def make_stream(run: DictionaryRun, model: Model | FlaxSource) -> Stream:
     """The activations that ``run`` trains on."""
     sites = (run.dictionary.read_site, run.dictionary.write_site)
     source = make_source(run.text, model, run.seed)
     return Stream(model, sites, source, rows=run.batch, seed=run.seed, config=run.stream)
 
 
-def task(run: DictionaryRun, model: Model | None = None, stream: Stream | None = None) -> Task:
+def task(run: DictionaryRun, model: Model | FlaxSource | None = None, stream: Stream | None = None) -> Task:
     """The `Task` that trains what ``run`` describes.
 
     Args:
@@ -264,7 +280,7 @@ def task(run: DictionaryRun, model: Model | None = None, stream: Stream | None =
       InputError: a model or text that cannot be used.
     """
     make_gate(run.sparsity)  # refuses wrong settings before anything is made
-    model = model or load_model(run.model)
+    model = model or load_subject(run.model)
     config = dictionary_config(run, model)
     stream = stream or make_stream(run, model)
 
@@ -309,7 +325,9 @@ def task(run: DictionaryRun, model: Model | None = None, stream: Stream | None =
     )
 
 
-def card(run: DictionaryRun, model: Model, dictionary: Dictionary, figures: dict[str, Any]) -> dict[str, Any]:
+def card(
+    run: DictionaryRun, model: Model | FlaxSource, dictionary: Dictionary, figures: dict[str, Any]
+) -> dict[str, Any]:
     """What a person should know about a trained dictionary."""
     from jaxinterp.core.provenance import versions
     from jaxinterp.training.configs import to_dict
