@@ -59,19 +59,9 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 def test_most_families_are_written() -> None:
     assert len(WRITTEN) >= 55
     assert {
-        "gpt2",
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "phi3",
-        "olmo2",
-        "deepseek_v2",
+        "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "deepseek_v2",
         "deepseek_v3",
-    } <= {stored.case(name).family for name in WRITTEN}
+    } <= {stored.case(name).family for name in WRITTEN}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -178,6 +168,23 @@ def test_parts_of_different_dtypes_share_a_tensor(tmp_path: Path) -> None:
     assert again.params["layers"]["q"].dtype == jnp.float32
     assert again.digest() == model.astype("float32").digest()
     assert "torch_dtype" in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_the_config_says_what_the_files_hold(tmp_path: Path) -> None:
+    """One dtype is named; of several, which the reference has no word for, none is."""
+    model = load_model(stored.write_folder("deepseek_v3_groups", tmp_path / "in"))
+    mixed = model.astype("bfloat16")
+    mixed.params["experts"]["correction"] = model.params["experts"]["correction"]
+    export_huggingface(mixed, tmp_path / "mixed")
+    export_huggingface(mixed, tmp_path / "one", dtype="bfloat16")
+    found = {name: array.dtype.name for name, array in tensors_of(tmp_path / "mixed").items()}
+    assert {name for name, dtype in found.items() if dtype == "float32"} == {
+        f"model.layers.{layer}.mlp.gate.e_score_correction_bias" for layer in (1, 2)
+    }
+    assert set(found.values()) == {"float32", "bfloat16"}
+    assert "torch_dtype" not in json.loads((tmp_path / "mixed" / "config.json").read_text())
+    assert {array.dtype.name for array in tensors_of(tmp_path / "one").values()} == {"bfloat16"}
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
 def test_float64_needs_a_dtype(tmp_path: Path) -> None:

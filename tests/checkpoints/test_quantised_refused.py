@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from jaxinterp.checkpoints import load_model
+from jaxinterp.checkpoints.quantised import read_quantisation
 from jaxinterp.core.errors import InputError
 from tests.checkpoints import quantised_folders as folders
 from tests.checkpoints.quantised_folders import refused
+from tests.checkpoints.test_untrusted import JUNK, attempt
 from tests.references import stored
 
 DEEPSEEK = "deepseek_v3_groups"
@@ -211,3 +213,19 @@ def test_codes_in_place_of_weights(tmp_path: Path, code: str) -> None:
     tensors = {key: ("F32", value) for key, value in case.tensors().items()}
     folders.write(tmp_path, case.config, {**tensors, name: (code, np.zeros((28, 16), np.uint8))})
     refused(tmp_path, str(tmp_path / "model.safetensors"), name, f"dtype {code}", "quantization_config")
+
+
+def test_junk_in_every_field() -> None:
+    """Whatever stands there, the answer is a quantisation or one line."""
+    accepted = 0
+    for method, known in (
+        ("fp8", {**folders.FP8, "weight_block_size": [8, 8]}),
+        ("mxfp4", {"quant_method": "mxfp4"}),
+    ):
+        for field in (*known, "modules_to_not_convert", "scale_fmt", "extra"):
+            for value in JUNK:
+                content = {**known, field: value}
+                found = attempt(lambda content=content: read_quantisation(content, "gpt_oss", "config.json"))
+                assert found is None or found.method == method
+                accepted += found is not None
+    assert accepted >= 6
