@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxinterp.core.differences import first_difference
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import read_bytes
+
+__all__ = ["first_difference", "parse", "read", "to_dict"]
 
 
 def read(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -136,14 +139,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
-
-
-def first_difference(old: Any, new: Any, name: str = "") -> str | None:
-    """Where two plain configs differ, as "name: old there, new here"; None when they are equal."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            inner = f"{name}.{key}" if name else str(key)
-            if (found := first_difference(old.get(key), new.get(key), inner)) is not None:
-                return found
-        return None
-    return None if old == new else f"{name}: {old!r} there, {new!r} here"

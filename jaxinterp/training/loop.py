@@ -6,11 +6,8 @@ same bytes as one that was never stopped.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxinterp.core.errors import InputError, JaxinterpError
+from jaxinterp.core.interrupt import signals
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.progress import Progress
 from jaxinterp.training import checkpoint
@@ -160,7 +158,7 @@ def _run(
         progress.say(f"saved step {done}")
 
     saved = start
-    with _signals() as stopped:
+    with signals() as stopped:
         for step in range(start, steps):
             state, values = jitted(state, place(task.batch(step)))
             done = step + 1
@@ -242,27 +240,3 @@ class _Clock:
 
     def seconds(self) -> float:
         return self.before + time.process_time()
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as it did before."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        caught.append(number)
-        for each, previous in old.items():
-            signal.signal(each, previous)
-
-    for number in old:
-        signal.signal(number, handle)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
