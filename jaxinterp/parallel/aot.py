@@ -7,6 +7,7 @@ Needs libtpu, the compiler that ``jax[tpu]`` installs: where it is not installed
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -81,12 +82,21 @@ def devices(topology: str) -> list[jax.Device]:
     from jax.experimental import topologies
 
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **_host(topology))
     except Exception as error:  # jaxlib raises its own kinds
         raise InputError(
             f"no TPU slice {topology!r} (as in v5e:4x4, v5p:2x2x1): {_first_line(error)}"
         ) from error
     return list(found.devices)
+
+
+def _host(topology: str) -> dict[str, Any]:
+    """How many chips a host has, said for slices smaller than the four that libtpu assumes."""
+    sizes = re.search(r":(\d+(?:x\d+)*)$", topology)
+    chips = [int(size) for size in sizes[1].split("x")] if sizes else []
+    if not chips or math.prod(chips) >= 4:
+        return {}
+    return {"chips_per_host_bounds": (*chips, 1, 1)[:3]}
 
 
 def compile_for(

@@ -87,10 +87,18 @@ def test_float32(family: str, capfd: Any) -> None:
     compare(family, "data=2,expert=2,model=2", "default", "float32", capfd)
 
 
+PRODUCT = [(text, "default") for text in MESHES]
+PRODUCT += [
+    (text, name)
+    for text in ("data=4,model=2", "data=2,expert=2,model=2")
+    for name in RULES
+    if name != "default"
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("text", MESHES)
+@pytest.mark.parametrize(("text", "name"), PRODUCT)
 @pytest.mark.parametrize("family", EVERY)
 def test_every_family_mesh_and_rule(family: str, text: str, name: str, x64: None, capfd: Any) -> None:
-    for dtype in ("float64", "float32"):
-        compare(family, text, name, dtype, capfd)
+    compare(family, text, name, "float64", capfd)
+    compare(family, text, name, "float32", capfd)

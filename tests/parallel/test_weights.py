@@ -109,7 +109,7 @@ def test_rules_that_fit_keep_whole_what_does_not_divide() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data=2,modle=4", "no axis 'modle' .did you mean model.; axes are data, expert, model"),
+        ("data=2,modle=4", r"no axis .modle. .did you mean model..; axes are data, expert, model"),
         ("data=2,data=4", "the axis 'data' is given twice"),
         ("data=two", "the size of 'data' is 'two', expected a positive whole number"),
         ("model=0", "the size of 'model' is '0'"),
