@@ -15,6 +15,7 @@ from jaxinterp.checkpoints.flax_layout import Leaf, assemble, disassemble, match
 from jaxinterp.checkpoints.flax_maxtext import MaxText
 from jaxinterp.checkpoints.flax_tree import Stored, Tree, open_tree
 from jaxinterp.checkpoints.huggingface import axis_sizes
+from jaxinterp.checkpoints.load import given_tokenizer
 from jaxinterp.checkpoints.native import host_arrays
 from jaxinterp.checkpoints.tokenizers import Tokenizer, check_size
 from jaxinterp.core.errors import InputError, near
@@ -35,8 +36,8 @@ _SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head"
 
 def load_flax(
     source: Any, layout: str | Gemma | MaxText, config: ModelConfig | str | None = None, *,
-    tokenizer: Tokenizer | None = None, dtype: Any = "float32", mesh: Mesh | None = None, rules: Rules | None = None,
-    name: str = "",
+    tokenizer: Tokenizer | str | os.PathLike[str] | None = None, dtype: Any = "float32", mesh: Mesh | None = None,
+    rules: Rules | None = None, name: str = "",
 ) -> Model:  # fmt: skip
     """The parameters of a Flax model (linen or nnx) as a model of ours.
 
@@ -47,10 +48,8 @@ def load_flax(
       config: what the tree does not say: the name of a published size, such as "gemma2_2b" or "llama3.1-8b", or a
         whole `ModelConfig` (`flax_fields` gives the part that the tree knows). None is refused, naming the presets
         that have the tree's sizes.
-      tokenizer: has ``encode``, ``decode`` and ``text``.
-      dtype: dtype of the parameters; as for `load_model`.
-      mesh, rules: where the parameters go; none means the default device.
-      name: shown to people and written into graphs.
+      tokenizer, dtype, mesh, rules: as of `load_model`; no tokenizer is looked for.
+      name: shown to people and written into graphs; the folder's name when empty.
 
     Raises:
       InputError: a leaf that is missing, unknown or of another shape, a config that the layout cannot have, or a
@@ -66,12 +65,13 @@ def load_flax(
     resolved.check(config)
     table = resolved.table(config)
     match(tree.where, resolved, table, found, axis_sizes(config))
-    check_size(
-        tokenizer, config.vocab_size, Path(source) if isinstance(source, str | os.PathLike) else Path("tree")
-    )
+    if tokenizer is not None:
+        tokenizer = given_tokenizer(tokenizer)
+        check_size(tokenizer, config.vocab_size, tree.where)
     params = _read(
         tree, table, names, config, placing.as_dtype(dtype), placing.shardings(config, mesh, rules)
     )
+    name = name or (Path(source).resolve().name if isinstance(source, str | os.PathLike) else "")
     return Model(unflatten(params), config, tokenizer=tokenizer, name=name)
 
 

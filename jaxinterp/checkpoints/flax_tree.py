@@ -46,11 +46,14 @@ class Memory:
 
     def read(self, names: Sequence[str], shardings: Sequence[Sharding] | None, dtype: np.dtype) -> list[Any]:
         """The leaves ``names``: host arrays, or arrays on devices where there are ``shardings``."""
-        del dtype
-        if shardings is None:
-            return [np.asarray(self._arrays[name]) for name in names]
         import jax
 
+        del dtype
+        for name in names:
+            if isinstance(self._arrays[name], jax.ShapeDtypeStruct):
+                raise InputError(f"{self.where}: {name!r} has a shape and no numbers")
+        if shardings is None:
+            return [np.asarray(self._arrays[name]) for name in names]
         return [jax.device_put(self._arrays[n], s) for n, s in zip(names, shardings, strict=True)]
 
 

@@ -68,7 +68,7 @@ def load_model(
     else:
         params, config, found = _file(place, dtype, mesh, rules, given=tokenizer is not None)
     if tokenizer is not None:
-        found = _tokenizer(tokenizer)
+        found = given_tokenizer(tokenizer)
     check_size(found, config.vocab_size, place)
     label = POCKET if name == POCKET else (place.resolve().name if place.is_dir() else place.stem)
     return Model(params, config, tokenizer=found, name=label)
@@ -88,6 +88,11 @@ def _folder(place: Path, dtype: Any, mesh: Mesh | None, rules: Rules | None, *, 
     file = place / "config.json"
     if not file.is_file():
         inside = sorted(entry.name for entry in place.iterdir())
+        if "_METADATA" in inside:
+            raise InputError(
+                f"{place} is an Orbax checkpoint without our config.json: jaxinterp.checkpoints.load_flax reads those "
+                "of JAX Gemma and of MaxText's Llama"
+            )
         raise InputError(
             f"{place} is not a model folder: it has no config.json but {', '.join(inside[:5]) or 'nothing'}"
         )
@@ -122,7 +127,8 @@ def _file(place: Path, dtype: Any, mesh: Mesh | None, rules: Rules | None, *, gi
     return params, config, found
 
 
-def _tokenizer(given: Tokenizer | str | os.PathLike[str]) -> Tokenizer:
+def given_tokenizer(given: Tokenizer | str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer itself, or what a path holds: a file of any kind that is read, or a folder with one."""
     if not isinstance(given, str | os.PathLike):
         return given
     path = Path(given)

@@ -291,6 +291,8 @@ def test_an_orbax_folder_of_another_program_also_onto_a_mesh(tmp_path: Path) -> 
         )
     with pytest.raises(InputError, match=r"no _METADATA in it but 0; give one of its steps"):
         load_flax(tmp_path / "run", layout, config)
+    with pytest.raises(InputError, match=r"an Orbax checkpoint without our config.json: .*load_flax"):
+        load_model(flat)
     with pytest.raises(InputError, match=r"no Orbax checkpoint at .*runs"):
         load_flax(tmp_path / "runs", layout, config)
 
@@ -344,6 +346,9 @@ def test_bad_trees_are_refused() -> None:
     refused("batch_stats.* is beside the parameters", {"params": params, "batch_stats": {"mean": jnp.ones(2)}}, "gemma",
             config)  # fmt: skip
     refused("is no tree of parameters", 3, "gemma", config)
+    shapes = jax.eval_shape(lambda tree: tree, params)
+    refused("'embedder/input_embedding' has a shape and no numbers", shapes, "gemma", config)
+    refused("no tokenizer at /nowhere", params, "gemma", config, tokenizer="/nowhere")
     refused("not a tree of the gemma layout", {"a": jnp.ones(2)}, "gemma", config)
     refused("not a tree of the maxtext layout", params, "maxtext", config)
     refused("no layout 'gema' .did you mean gemma", params, "gema", config)
