@@ -16,6 +16,7 @@ from jaxinterp.checkpoints import load_model, rearrange
 from jaxinterp.checkpoints.export_config import write_config
 from jaxinterp.checkpoints.families import FAMILIES
 from jaxinterp.checkpoints.families.base import COMMON, COMMON_FIXED
+from jaxinterp.checkpoints.families.rope import SHARE
 from jaxinterp.checkpoints.huggingface import axis_sizes, read_config
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.trees import paths
@@ -205,6 +206,55 @@ def test_what_published_configs_mean() -> None:
     assert phi.rope_scaling.size == pytest.approx((1 + math.log(32) / math.log(4096)) ** 0.5, rel=1e-15)
     assert config("gemma-3-4b-it").windows.count(0) == 5 and config("gemma-3-4b-it").vocab_size == 262208
     assert config("Qwen3-8B-FP8") == config("Qwen3-8B")
+
+
+def later(content: dict[str, Any], outside: tuple[str, ...], **rope: Any) -> dict[str, Any]:
+    """A config as transformers 5 writes it: everything about rotary positions in ``rope_parameters``."""
+    rest = {
+        name: value for name, value in content.items() if name not in (*outside, "rope_scaling", "rope_theta")
+    }
+    return {**rest, "rope_parameters": rope}
+
+
+def test_positions_as_later_versions_write_them() -> None:
+    def same(name: str, *outside: str, **rope: Any) -> None:
+        content = PUBLISHED[name]["config"]
+        expected = read_config(content, name)[1]
+        assert read_config(later(content, outside, **rope), name)[1] == expected
+
+    same("Qwen3-8B", rope_type="default", rope_theta=1e6)
+    same("Llama-3.1-8B", rope_theta=5e5, **PUBLISHED["Llama-3.1-8B"]["config"]["rope_scaling"])
+    same(
+        "pythia-70m",
+        "rotary_pct",
+        "rotary_emb_base",
+        rope_type="default",
+        rope_theta=1e4,
+        partial_rotary_factor=0.25,
+    )
+    phi = PUBLISHED["Phi-4-mini-instruct"]["config"]["rope_scaling"]
+    divisors = {"short_factor": phi["short_factor"], "long_factor": phi["long_factor"]}
+    inside = {"original_max_position_embeddings": 4096, "partial_rotary_factor": 0.75}
+    same("Phi-4-mini-instruct", SHARE, rope_type="longrope", rope_theta=1e4, **divisors, **inside)
+    r1 = {**PUBLISHED["DeepSeek-R1"]["config"]["rope_scaling"], "rope_type": "yarn"}
+    same("DeepSeek-R1", rope_theta=1e4, **r1)
+    window = {"rope_type": "default", "rope_theta": 1e4}
+    full = {"rope_type": "default", "rope_theta": 1e6}
+    same("gemma-3-1b-it", "rope_local_base_freq", full_attention=full, sliding_attention=window)
+    content = PUBLISHED["gemma-3-4b-it"]["config"]
+    scaled = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    text = later(content["text_config"], (), full_attention=scaled, sliding_attention=window)
+    expected = read_config(content, "gemma")[1]
+    assert read_config({**content, "text_config": text}, "gemma")[1] == expected
+    for rope, words in (
+        ({"full_attention": full, "sliding_attention": scaled}, "scales sliding_attention by linear"),
+        ({"sliding_attention": {"rope_type": "yarn", "factor": 2.0}}, "scales sliding_attention by yarn"),
+        ({"full_attention": full, "chunked_attention": window}, "'chunked_attention'"),
+        ({"full_attention": full, "sliding_attention": 3}, "'sliding_attention' = 3"),
+        ({"full_attention": {**full, "partial_rotary_factor": 0.5}}, "unknown field 'partial_rotary_factor'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_config(later(PUBLISHED["gemma-3-1b-it"]["config"], (), **rope), "gemma")
 
 
 def test_names_that_deepseek_leaves_out() -> None:

@@ -83,6 +83,7 @@ GEMMA = Family(
 
 
 def _gemma3(values: Mapping[str, Any], where: str) -> ModelConfig:
+    values = rope.by_kind(values, "rope_local_base_freq", where)
     base, scaling = rope.read(values, where)
     shape = sizes(values, where)
     patterns = [values[field] for field in ("sliding_window_pattern", "_sliding_window_pattern")]

@@ -26,6 +26,7 @@ from jaxinterp.models.config import ModelConfig
 
 
 def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
+    values = rope.with_share(values, "partial_rotary_factor")
     shape = sizes(values, where)
     field = "rotary_emb_base" if values["rope_theta"] is None else "rope_theta"
     base, scaling = rope.read(values, where, base=field)

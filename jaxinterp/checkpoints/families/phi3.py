@@ -24,6 +24,7 @@ from jaxinterp.models.config import ModelConfig
 
 
 def _config(values: Mapping[str, Any], where: str) -> ModelConfig:
+    values = rope.with_share(values, "partial_rotary_factor")
     shape = sizes(values, where)
     scaling = values["rope_scaling"]
     if isinstance(scaling, dict) and scaling.get("type") == "yarn" and "short_factor" in scaling:

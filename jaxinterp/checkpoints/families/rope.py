@@ -41,6 +41,45 @@ class Rope(NamedTuple):
     scaling: RopeScaling | None
 
 
+SHARE = "partial_rotary_factor"
+
+
+def with_share(values: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The values with the share of a head that turns in ``field``, if ``rope_parameters`` has it (transformers 5)."""
+    found = values.get("rope_parameters")
+    if not isinstance(found, dict) or SHARE not in found:
+        return dict(values)
+    rest = {name: value for name, value in found.items() if name != SHARE}
+    return {**values, "rope_parameters": rest, field: found[SHARE]}
+
+
+def by_kind(values: Mapping[str, Any], local: str, where: str) -> dict[str, Any]:
+    """The values with one set of ``rope_parameters`` for full attention, where there is one for each kind of attention.
+
+    Args:
+      local: the field for the base of layers with a window, which are not scaled.
+
+    Raises:
+      InputError: another kind of attention, or a scaling where there can be none.
+    """
+    found = values.get("rope_parameters")
+    if not isinstance(found, dict) or not {"full_attention", "sliding_attention"} & found.keys():
+        return dict(values)
+    for kind, content in found.items():
+        if kind not in ("full_attention", "sliding_attention") or not isinstance(content, dict):
+            raise InputError(
+                f"{where}: rope_parameters has {kind!r} = {content!r}, expected fields and values for full_attention "
+                f"and sliding_attention"
+            )
+    own = {**values, "rope_scaling": None, "rope_parameters": found.get("sliding_attention")}
+    base, scaling = read(own, f"{where}: sliding_attention", base=local)
+    if scaling is not None:
+        raise InputError(
+            f"{where}: rope_parameters scales sliding_attention by {scaling.kind}, expected default"
+        )
+    return {**values, "rope_parameters": found.get("full_attention"), local: base}
+
+
 def read(values: Mapping[str, Any], where: str, *, base: str = "rope_theta") -> Rope:
     """Base and scaling from the fields of `FIELDS`.
 
