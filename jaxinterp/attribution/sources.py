@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxinterp.core.letters import Array
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
+from jaxinterp.dictionaries.encoder import encoder_bias
 from jaxinterp.replacement.freeze import Run
 
 SLOT_MULTIPLE = 8
@@ -27,7 +28,7 @@ class Active(NamedTuple):
       layer, position, feature: which.
       activation: a.
       pre_activation: h = W_enc x + b_enc.
-      bias: b_enc.
+      bias: the pre-activation of an input of zero, b_enc in most dictionaries.
     """
 
     layer: np.ndarray
@@ -82,7 +83,7 @@ def find_active(dictionary: Dictionary, run: Run, skip_first: bool) -> tuple[Act
     if skip_first:
         mask[:, 0] = False
     layer, position, feature = (x.astype(np.int32) for x in np.nonzero(mask))
-    bias = np.asarray(dictionary.params["b_enc"])[layer, feature]
+    bias = np.asarray(encoder_bias(dictionary.params, dictionary.config))[layer, feature]
     at = (layer, position, feature)
     return Active(layer, position, feature, dense[at], pre[at], bias), a
 

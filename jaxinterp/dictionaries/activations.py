@@ -1,4 +1,8 @@
-"""Activation functions: ReLU and JumpReLU, with the straight-through gradients used in training."""
+"""Activation functions of features, with the straight-through gradients used in training.
+
+Those under which features compete (top-k, batch top-k, group maximum) have their true gradient almost everywhere: one
+to what was chosen and is positive, none to the rest. Ties go to the feature that comes first.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,52 @@ def activate(h: Array, threshold: Array | None) -> Array:
     if threshold is None:
         return jax.nn.relu(h)
     return jnp.where(h > threshold, h, jnp.zeros_like(h))
+
+
+def top_k(h: Array, k: int, norms: Array | None = None) -> Array:
+    """The k largest of ``h [..., N]``, where positive, the others 0 (Gao et al. 2024, arXiv 2406.04093, section 2.3).
+
+    Args:
+      norms: lengths that broadcast to ``h``; then it is ``h * norms`` whose largest are kept.
+    """
+    rank = jax.lax.stop_gradient(h if norms is None else h * norms)
+    _, chosen = jax.lax.top_k(rank, k)
+    return jnp.where(_among(rank, chosen), jax.nn.relu(h), jnp.zeros_like(h))
+
+
+def batch_top_k(h: Array, count: int, norms: Array | None = None) -> Array:
+    """The ``count`` largest of each of ``h [G, ..., N]`` over all its rows, where positive; the others 0.
+
+    With ``count`` = k times the rows that is batch top-k (Bussmann et al. 2024, arXiv 2412.06410).
+    """
+    flat = h.reshape(h.shape[0], -1)
+    lengths = None if norms is None else jnp.broadcast_to(norms, h.shape).reshape(flat.shape)
+    return top_k(flat, count, lengths).reshape(h.shape)
+
+
+def group_max(h: Array, k: int, norms: Array | None = None) -> Array:
+    """The largest of each of ``k`` groups of neighbours in ``h [..., N]``, where positive; the others 0."""
+    grouped = h.reshape(*h.shape[:-1], k, -1)
+    lengths = None if norms is None else jnp.broadcast_to(norms, h.shape).reshape(grouped.shape)
+    return top_k(grouped, 1, lengths).reshape(h.shape)
+
+
+def gated(h: Array, gate_bias: Array, scale: Array, bias: Array) -> Array:
+    """``1[h > 0] relu(exp(scale) (h - gate_bias) + bias)`` (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+    Args:
+      h: [..., N] pre-activations of the gate, ``gate_bias`` included.
+      gate_bias, scale, bias: broadcast to ``h``: b_gate, r_mag and b_mag.
+    """
+    size = jax.nn.relu(jnp.exp(scale) * (h - gate_bias) + bias)
+    return jnp.where(h > 0, size, jnp.zeros_like(h))
+
+
+def _among(rank: Array, chosen: Array) -> Array:
+    """Whether each of ``rank [..., N]`` is one of the numbers ``chosen [..., k]``."""
+    flat, numbers = rank.reshape(-1, rank.shape[-1]), chosen.reshape(-1, chosen.shape[-1])
+    rows = jnp.arange(flat.shape[0], dtype=numbers.dtype)[:, None]
+    return jnp.zeros(flat.shape, bool).at[rows, numbers].set(True).reshape(rank.shape)
 
 
 def rectangle(h: Array, threshold: Array, bandwidth: float) -> Array:

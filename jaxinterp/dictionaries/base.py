@@ -2,89 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxinterp.core.errors import InputError, near
+from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-
-READ_SITES = ("resid_mid", "mlp_normalized", "mlp_in")
-WRITE_SITES = ("mlp_out", "mlp_out_raw")
-ACTIVATIONS = ("relu", "jumprelu")
-
-
-@dataclass(frozen=True)
-class DictionaryConfig:
-    """What a dictionary is, apart from its numbers.
-
-    Attributes:
-      kind: the name of a registered kind, "plt" or "clt".
-      n_layers, n_features, d_model: L, N (features of one layer) and D.
-      activation: "relu" or "jumprelu" (``h`` where ``h > threshold``, else 0).
-      skip: whether a linear map from input to output is added in each layer.
-      read_site: the site that encoders read: the raw residual stream before the MLP's norm, the
-        normalised stream before the norm's gain, or the MLP's input after it.
-      write_site: the site that is reconstructed: the MLP's output after or before a post norm.
-      model_name: the model it was trained on, as its files say.
-      scan: a public identifier of the feature set, as its files say.
-    """
-
-    kind: str
-    n_layers: int
-    n_features: int
-    d_model: int
-    activation: str = "jumprelu"
-    skip: bool = False
-    read_site: str = "resid_mid"
-    write_site: str = "mlp_out"
-    model_name: str = ""
-    scan: str = ""
-
-    def __post_init__(self) -> None:
-        from jaxinterp.dictionaries.kinds import KINDS
-
-        for name in ("n_layers", "n_features", "d_model"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(
-                    f"dictionary config: {name} is {value!r}, expected a whole number of at least 1"
-                )
-        for name, allowed in (
-            ("kind", tuple(KINDS)), ("activation", ACTIVATIONS),
-            ("read_site", READ_SITES), ("write_site", WRITE_SITES),
-        ):  # fmt: skip
-            if (value := getattr(self, name)) not in allowed:
-                raise InputError(
-                    f"dictionary config: {name} is {value!r}, expected one of {', '.join(allowed)}"
-                    f"{near(value, allowed)}"
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict with every field."""
-        return dataclasses.asdict(self)
+from jaxinterp.dictionaries.config import MLP_READS, MLP_WRITES, DictionaryConfig
 
 
 class Kind(NamedTuple):
     """The pure functions of one kind of dictionary. ``...`` stands for any batch axes.
 
+    Features come in G groups of N: one a layer (G = L), or one for all layers of a crosscoder (G = 1).
+
     Attributes:
       declare: ``(config)`` → tree of `jaxinterp.parallel.weights.Weight`.
-      pre_activations: ``(params, config, x [L, ..., D])`` → ``h [L, ..., N]``, ``W_enc x + b_enc``.
-      encode: ``(params, config, x [L, ..., D])`` → feature activations ``[L, ..., N]``.
+      groups: ``(config)`` → G.
+      pre_activations: ``(params, config, x [L, ..., D])`` → ``h [G, ..., N]``, ``W_enc x + b_enc``.
+      encode: ``(params, config, x [L, ..., D])`` → feature activations ``[G, ..., N]``.
       encode_layer: ``(params, config, layer, x [..., D])`` → activations ``[..., N]`` of one layer.
-      decode: ``(params, config, a [L, ..., N], x=None)`` → ``[L, ..., D]``, every decoder, bias and skip;
+      decode: ``(params, config, a [G, ..., N], x=None)`` → ``[L, ..., D]``, every decoder, bias and skip;
         ``x`` is needed when the dictionary has a skip.
       writes: ``(config)`` → the pairs (source layer, target layer) that decoders exist for.
       encoder_rows: ``(params, config, layer, features [...])`` → ``[..., D]``.
       decoder_rows: ``(params, config, source, target, features [...])`` → ``[..., D]``.
       decode_into: ``(params, config, layer, a [..., N])`` → ``[L, ..., D]``: what the features of one
         source layer write into every layer, zeros where they do not write; no bias, no skip.
-      decoder_norms: ``(params, config)`` → ``[L, N]``, the norm of all decoder vectors of a feature
-        joined end to end (methods.md §1.1).
+      decoder_norms: ``(params, config)`` → ``[G, N]``, the norm of all decoder vectors of a feature
+        joined end to end (*Circuit Tracing*, the tanh penalty of cross-layer transcoders).
       with_decoders: ``(params, config, {(source, target): [N, D]})`` → params with those decoders replaced.
       scale_features: ``(params, config, scale [L, N])`` → params whose activations are multiplied by
         ``scale`` (> 0) and whose outputs are unchanged.
@@ -93,6 +41,7 @@ class Kind(NamedTuple):
     """
 
     declare: Callable[[DictionaryConfig], Tree]
+    groups: Callable[[DictionaryConfig], int]
     pre_activations: Callable[[Tree, DictionaryConfig, Array], Array]
     encode: Callable[[Tree, DictionaryConfig, Array], Array]
     encode_layer: Callable[[Tree, DictionaryConfig, Any, Array], Array]
@@ -158,7 +107,7 @@ def check(dictionary: Dictionary) -> Dictionary:
 
 
 def fits(dictionary: Dictionary, model_config: Any) -> None:
-    """Check that a dictionary can be used with a model: same width, same number of layers.
+    """Check that a dictionary can stand for a model's MLPs: one for every layer, between their sites.
 
     Args:
       dictionary: the dictionary.
@@ -174,3 +123,13 @@ def fits(dictionary: Dictionary, model_config: Any) -> None:
             raise InputError(
                 f"{name} does not fit the model: made for {what} {has}, the model has {needs} ({field})"
             )
+    for what, site, allowed in (
+        ("reads", config.read_site, MLP_READS),
+        ("writes", config.write_site, MLP_WRITES),
+    ):
+        if site not in allowed:
+            raise InputError(
+                f"{name} does not stand for MLPs: it {what} {site}, expected one of {', '.join(allowed)}"
+            )
+    if config.layers or config.d_out != config.d_model or kind_of(config).groups(config) != config.n_layers:
+        raise InputError(f"{name} does not stand for MLPs: it has no features of its own for every layer")

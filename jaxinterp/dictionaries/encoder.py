@@ -1,4 +1,4 @@
-"""What every kind shares: one encoder a layer, biases, the optional skip."""
+"""What kinds share: one encoder a layer, activation functions, biases, the optional skip."""
 
 from __future__ import annotations
 
@@ -8,24 +8,38 @@ import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
-from jaxinterp.dictionaries.activations import activate
-from jaxinterp.dictionaries.base import DictionaryConfig
+from jaxinterp.dictionaries.activations import activate, gated, group_max, top_k
+from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel.weights import Weight, constant, uniform
 
 
-def declare(config: DictionaryConfig) -> dict[str, Any]:
-    """Encoder, biases, thresholds and skip; encoders start uniform in ±1/sqrt(N) (methods.md §1.2)."""
-    layers, n, d = config.n_layers, config.n_features, config.d_model
+def declare(config: DictionaryConfig, groups: int | None = None) -> dict[str, Any]:
+    """Encoder, biases, thresholds and skip; encoders start uniform in ±1/sqrt(N).
+
+    (*Circuit Tracing*, appendix on training cross-layer transcoders, which also gives the first threshold.)
+
+    Args:
+      groups: G; None means one a layer.
+    """
+    layers, n, d, out = config.n_layers, config.n_features, config.d_model, config.d_out
+    feature = ((layers if groups is None else groups, n), ("layers", "features"))
     tree: dict[str, Any] = {
         "W_enc": Weight((layers, n, d), ("layers", "features", "width"), uniform(n**-0.5)),
-        "b_enc": Weight((layers, n), ("layers", "features")),
-        "b_dec": Weight((layers, d), ("layers", "width")),
+        "b_enc": Weight(*feature),
+        "b_dec": Weight((layers, out), ("layers", "width")),
     }
     if config.activation == "jumprelu":
-        tree["threshold"] = Weight((layers, n), ("layers", "features"), constant(0.03))
+        tree["threshold"] = Weight(*feature, constant(0.03))
+    if config.activation == "gated":
+        tree |= {"r_mag": Weight(*feature), "b_mag": Weight(*feature)}
     if config.skip:
-        tree["W_skip"] = Weight((layers, d, d), ("layers", "width", "replicated"))
+        tree["W_skip"] = Weight((layers, out, d), ("layers", "width", "replicated"))
     return tree
+
+
+def layer_groups(config: DictionaryConfig) -> int:
+    """One group of features for every layer."""
+    return config.n_layers
 
 
 def align(values: Array, like: Array) -> Array:
@@ -34,26 +48,43 @@ def align(values: Array, like: Array) -> Array:
 
 
 def pre_activations(params: Tree, config: DictionaryConfig, x: Array) -> Array:
-    """``W_enc x + b_enc`` for ``x [L, ..., D]`` → ``[L, ..., N]``."""
-    del config
+    """``W_enc x + b_enc`` for ``x [L, ..., D]`` → ``[L, ..., N]``; of ``x - b_dec`` where the config centres."""
+    if config.centre:
+        x = x - align(params["b_dec"], x)
     h = einsum("l...d,lnd->l...n", x, params["W_enc"])
     return h + align(params["b_enc"], h)
 
 
-def encode(params: Tree, config: DictionaryConfig, x: Array) -> Array:
-    """Feature activations ``[L, ..., N]`` of ``x [L, ..., D]``; a feature is active where h > threshold."""
-    h = pre_activations(params, config, x)
-    threshold = align(params["threshold"], h) if config.activation == "jumprelu" else None
-    return activate(h, threshold)
+def activations(params: Tree, config: DictionaryConfig, h: Array, norms: Array | None = None) -> Array:
+    """Feature activations ``[G, ..., N]`` of pre-activations ``h [G, ..., N]``.
+
+    Args:
+      norms: ``[G, N]``, `Kind.decoder_norms`, needed where features are ranked by them.
+    """
+    if config.activation in ("topk", "groupmax"):
+        choose = top_k if config.activation == "topk" else group_max
+        assert norms is not None or not config.ranked
+        return choose(h, config.k, align(norms, h) if config.ranked and norms is not None else None)
+    if config.activation == "gated":
+        return gated(h, *(align(params[name], h) for name in ("b_enc", "r_mag", "b_mag")))
+    return activate(h, align(params["threshold"], h) if config.activation == "jumprelu" else None)
 
 
-def encode_layer(params: Tree, config: DictionaryConfig, layer: Any, x: Array) -> Array:
-    """Feature activations ``[..., N]`` of one layer for its read-site values ``x [..., D]``."""
-    h = einsum("...d,nd->...n", x, params["W_enc"][layer])
-    ones = (1,) * (h.ndim - 1)
-    h = h + params["b_enc"][layer].reshape(*ones, -1)
-    threshold = params["threshold"][layer].reshape(*ones, -1) if config.activation == "jumprelu" else None
-    return activate(h, threshold)
+def encode_layer(
+    params: Tree, config: DictionaryConfig, layer: Any, x: Array, norms: Array | None = None
+) -> Array:
+    """Feature activations ``[..., N]`` of one layer for its read-site values ``x [..., D]``; ``norms`` as above."""
+    names = ("W_enc", "b_enc", "b_dec", "threshold", "r_mag", "b_mag")
+    one = {name: params[name][layer][None] for name in names if name in params}
+    own = None if norms is None else norms[layer][None]
+    return activations(one, config, pre_activations(one, config, x[None]), own)[0]
+
+
+def encoder_bias(params: Tree, config: DictionaryConfig) -> Array:
+    """``[G, N]``, the pre-activations of an input of zero."""
+    if not config.centre:
+        return params["b_enc"]
+    return params["b_enc"] - einsum("ld,lnd->ln", params["b_dec"], params["W_enc"])
 
 
 def encoder_rows(params: Tree, config: DictionaryConfig, layer: Any, features: Array) -> Array:
@@ -73,11 +104,9 @@ def bias_and_skip(params: Tree, config: DictionaryConfig, y: Array, x: Array | N
 
 
 def scale_features(params: Tree, scale: Array) -> dict[str, Any]:
-    """The encoder's share of `Kind.scale_features`: rows, biases and thresholds times ``scale [L, N]``."""
+    """The encoder's share of `Kind.scale_features`: rows, biases and thresholds times ``scale [G, N]``."""
     changed = {"W_enc": params["W_enc"] * scale[:, :, None], "b_enc": params["b_enc"] * scale}
-    if "threshold" in params:
-        changed["threshold"] = params["threshold"] * scale
-    return changed
+    return changed | {name: params[name] * scale for name in ("threshold", "b_mag") if name in params}
 
 
 def scale_sites(params: Tree, read: Array, write: Array) -> dict[str, Any]:

@@ -39,16 +39,16 @@ def from_data(
     mean_y = jnp.mean(y, axis=1)
     centre_y = y - mean_y[:, None, :]
     picks, kicks = jax.random.split(jax.random.fold_in(key, 1))
-    layers, n = config.n_layers, config.n_features
-    rows = jax.random.randint(picks, (layers, n), 0, x.shape[1])
-    chosen = jnp.stack([centre_x[layer, rows[layer]] for layer in range(layers)])
+    layers, n, groups = config.n_layers, config.n_features, kind.groups(config)
+    rows = jax.random.randint(picks, (groups, n), 0, x.shape[1])
+    chosen = jnp.stack([centre_x[layer, rows[layer % groups]] for layer in range(layers)])
     params["W_enc"] = _noisy(chosen, params["W_enc"], noise)
 
     def decoders(source: int, target: int) -> Array:
         return _noisy(
             centre_y[target, rows[source]],
             jax.random.normal(
-                jax.random.fold_in(kicks, source * layers + target), (n, config.d_model), x.dtype
+                jax.random.fold_in(kicks, source * layers + target), (n, config.d_out), x.dtype
             ),
             noise,
         )
@@ -79,6 +79,6 @@ def _unit(rows: Array) -> Array:
 
 
 def _rescale_decoders(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
-    """Decoders times ``scale [L, N]`` by source feature, encoders untouched."""
+    """Decoders times ``scale [G, N]`` by source feature, encoders untouched."""
     scaled = kind_of(config).scale_features(params, config, 1 / scale)
-    return {**params, "W_dec": scaled["W_dec"]}
+    return {**params, **{name: scaled[name] for name in ("W_dec", "W_dec_shared") if name in scaled}}

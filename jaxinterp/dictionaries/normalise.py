@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array
 from jaxinterp.dictionaries.base import Dictionary, kind_of
+from jaxinterp.dictionaries.config import CHOOSING
+from jaxinterp.dictionaries.crosslayer import untie
 
 
 class Scales(NamedTuple):
@@ -39,21 +42,35 @@ def fold(dictionary: Dictionary, scales: Scales) -> Dictionary:
     """The dictionary for raw sites that does what ``dictionary`` does for scaled ones.
 
     Exactly function-preserving: feature activations are the same and
-    ``folded(x) = dictionary(x * read) / write``.
+    ``folded(x) = dictionary(x * read) / write``. Tied decoders come apart, because layers have factors of their own.
+    Features that are ranked by decoder length need lengths of one first (`unit_decoders`).
+
+    Raises:
+      ValueError: ranked features, shared decoders, or a centred input with two different factors.
     """
-    kind = kind_of(dictionary.config)
-    params = kind.scale_sites(dictionary.params, dictionary.config, scales.read, 1 / scales.write)
-    return Dictionary(params, dictionary.config, dictionary.name)
+    if dictionary.config.ranked:
+        raise ValueError(
+            "folding changes decoder lengths, by which features are ranked: unit_decoders comes first"
+        )
+    if dictionary.config.centre and bool(jnp.any(scales.read != scales.write)):
+        raise ValueError("an input centred by the decoder bias has the factor of the output")
+    params, config = untie(dictionary.params, dictionary.config)
+    params = kind_of(config).scale_sites(params, config, scales.read, 1 / scales.write)
+    return Dictionary(params, config, dictionary.name)
 
 
 def unit_decoders(dictionary: Dictionary) -> Dictionary:
     """The same function with every feature's joined decoder of length one (methods.md §1.2).
 
-    Activations are multiplied by the old length; features whose decoder is zero are left alone.
+    Activations are multiplied by the old length; features whose decoder is zero are left alone. Features that were
+    ranked by length times activation then are by activation alone. Where they compete by activation as it is, that
+    would change which win: such a dictionary comes back as it is.
     """
-    kind = kind_of(dictionary.config)
-    norms = kind.decoder_norms(dictionary.params, dictionary.config)
+    config = dictionary.config
+    if config.activation in CHOOSING and not config.ranked:
+        return dictionary
+    kind = kind_of(config)
+    norms = kind.decoder_norms(dictionary.params, config)
     scale = jnp.where(norms > 0, norms, jnp.ones_like(norms))
-    return Dictionary(
-        kind.scale_features(dictionary.params, dictionary.config, scale), dictionary.config, dictionary.name
-    )
+    params = kind.scale_features(dictionary.params, config, scale)
+    return Dictionary(params, dataclasses.replace(config, ranked=False), dictionary.name)

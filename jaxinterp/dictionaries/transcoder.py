@@ -1,4 +1,7 @@
-"""Per-layer transcoders (PLT): the features of a layer read before its MLP and write its MLP's output."""
+"""Each layer by itself: features read one site of a layer and write one.
+
+Between the two sides of an MLP that is a per-layer transcoder (PLT), with one site for both a sparse autoencoder (SAE).
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ import jax.numpy as jnp
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
 from jaxinterp.dictionaries import encoder
-from jaxinterp.dictionaries.base import DictionaryConfig, Kind
+from jaxinterp.dictionaries.base import Kind
+from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel.weights import Weight, uniform
 
 
 def declare(config: DictionaryConfig) -> dict[str, Any]:
     """Encoder parameters and ``W_dec (L, N, D)``; decoders start uniform in ±1/sqrt(D)."""
-    shape = (config.n_layers, config.n_features, config.d_model)
-    decoder = Weight(shape, ("layers", "features", "width"), uniform(config.d_model**-0.5))
+    shape = (config.n_layers, config.n_features, config.d_out)
+    decoder = Weight(shape, ("layers", "features", "width"), uniform(config.d_out**-0.5))
     return {**encoder.declare(config), "W_dec": decoder}
 
 
@@ -71,11 +75,24 @@ def scale_sites(params: Tree, config: DictionaryConfig, read: Array, write: Arra
     return {**params, **changed, "W_dec": params["W_dec"] * write[:, None, None]}
 
 
+def encode(params: Tree, config: DictionaryConfig, x: Array) -> Array:
+    """Feature activations ``[L, ..., N]`` of ``x [L, ..., D]``."""
+    norms = decoder_norms(params, config) if config.ranked else None
+    return encoder.activations(params, config, encoder.pre_activations(params, config, x), norms)
+
+
+def encode_layer(params: Tree, config: DictionaryConfig, layer: Any, x: Array) -> Array:
+    """Feature activations ``[..., N]`` of one layer for its read-site values ``x [..., D]``."""
+    norms = decoder_norms(params, config) if config.ranked else None
+    return encoder.encode_layer(params, config, layer, x, norms)
+
+
 KIND = Kind(
     declare=declare,
+    groups=encoder.layer_groups,
     pre_activations=encoder.pre_activations,
-    encode=encoder.encode,
-    encode_layer=encoder.encode_layer,
+    encode=encode,
+    encode_layer=encode_layer,
     decode=decode,
     writes=writes,
     encoder_rows=encoder.encoder_rows,

@@ -116,14 +116,17 @@ def _softmax(scores: Array, sinks: Array | None, config: ModelConfig) -> Array:
     return jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
 
 
-def mix(
-    w: Tree, config: ModelConfig, probabilities: Array, v: Array, unit: Array | None, precision: Any
-) -> Array:
-    """Values [B, S, K, E] moved by a pattern [B, H, T, S] and read out: [B, T, D]. Linear in the values."""
+def mix(config: ModelConfig, probabilities: Array, v: Array, precision: Any) -> Array:
+    """Values [B, S, K, E] moved by a pattern [B, H, T, S]: [B, T, H E], heads side by side. Linear in the values."""
     b, _, t, s = probabilities.shape
     grouped = probabilities.reshape(b, config.n_kv_heads, config.group_size, t, s)
     z = jnp.einsum("bkgts,bske->btkge", grouped, v, precision=precision)
-    z = z.reshape(b, t, config.n_heads, v.shape[-1])
+    return z.reshape(b, t, config.n_heads * v.shape[-1])
+
+
+def read_out(w: Tree, config: ModelConfig, z: Array, unit: Array | None, precision: Any) -> Array:
+    """What heads moved [B, T, H E] as it is written: [B, T, D]. Linear in it and in ``unit``."""
+    z = z.reshape(*z.shape[:2], config.n_heads, -1)
     return add_bias(jnp.einsum("bthe,hed->btd", z, w["o"], precision=precision), w.get("o_bias"), unit)
 
 

@@ -89,8 +89,8 @@ def before_mlp(
         if cache is not None:
             cache = attention.extend(cache, k, v, places)
             v = cache.values
-    out = attention.mix(w, config, probabilities, v, units.attention, precision)
-    out = touch("attn_out_raw", out)
+    z = touch("attn_z", attention.mix(config, probabilities, v, precision))
+    out = touch("attn_out_raw", attention.read_out(w, config, z, units.attention, precision))
     if config.post_norms:
         out = _post(
             out, w["attn_post_norm"], config, "attn_post_scale", frozen and frozen.attn_post, units, touch

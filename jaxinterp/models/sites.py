@@ -14,9 +14,14 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
 
 LAYER_SITES = (
-    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_out_raw", "attn_post_scale", "attn_out",
-    "resid_mid",
-    "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out", "resid_post",
+    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_z", "attn_out_raw", "attn_post_scale",
+    "attn_out", "resid_mid", "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out",
+    "resid_post",
+)  # fmt: skip
+# Those that hold a vector for each token, which a dictionary can read or write.
+VECTOR_SITES = (
+    "resid_pre", "attn_in", "attn_z", "attn_out_raw", "attn_out", "resid_mid", "mlp_normalized", "mlp_in",
+    "mlp_out_raw", "mlp_out", "resid_post",
 )  # fmt: skip
 END_SITES = ("embed", "final_scale", "final_norm")
 SITES = (*END_SITES[:1], *LAYER_SITES, *END_SITES[1:])
@@ -39,6 +44,7 @@ class Activations(NamedTuple):
     attn_in: Asked = None  # L B T D  after gain and bias
     latent_scale: Asked = None  # L B T 1  of the latent of keys and values
     pattern: Asked = None  # L B H T S
+    attn_z: Asked = None  # L B T HE'  what heads moved, side by side, before the output projection
     attn_out_raw: Asked = None  # L B T D  before a post-norm
     attn_post_scale: Asked = None  # L B T 1
     attn_out: Asked = None  # L B T D  as added to the residual stream

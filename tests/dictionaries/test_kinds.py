@@ -175,7 +175,7 @@ def test_a_dictionary_that_does_not_fit_says_why() -> None:
     ("field", "value", "message"),
     [
         ("kind", "clts", "did you mean clt"),
-        ("activation", "topk", "expected one of relu, jumprelu"),
+        ("activation", "top", "expected one of relu, jumprelu, topk.*did you mean topk"),
         ("read_site", "resid_mib", "did you mean resid_mid"),
         ("n_layers", 0, "at least 1"),
     ],

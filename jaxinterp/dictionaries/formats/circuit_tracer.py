@@ -56,7 +56,9 @@ def read(folder: Path, dtype: str = "float32") -> tuple[DictionaryConfig, dict[s
         )
     config = DictionaryConfig(
         kind=kind,
-        **sizes,
+        n_layers=sizes["n_layers"],
+        n_features=sizes["n_features"],
+        d_model=sizes["d_model"],
         activation="jumprelu" if has_threshold else "relu",
         skip="W_skip" in params,
         read_site=read_site,
