@@ -3,7 +3,8 @@
 Read from the published modules and checkpoints (google-deepmind/gemma: gm/nn/_modules.py, gm/ckpts/_compat.py):
 attention by ``q_einsum`` (H, D, E) and ``kv_einsum`` (2, K, D, E), or ``qkv_einsum`` (3, H, D, E) where every head has
 its own key; ``gating_einsum`` (2, D, M), gate first, which models after Gemma 2 2B store as (2, M, D); RMS norms of
-epsilon 1e-6 with a gain added to one; embeddings that enter times the root of D; rotary pairs half a head apart.
+epsilon 1e-6 with a gain added to one; embeddings that enter times the root of D; rotary pairs half a head apart. The
+nnx modules of Tunix (google/tunix: models/gemma, models/gemma3) have the same parameters but for an MLP in three kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jaxinterp.checkpoints.flax_tree import Stored
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 
-FORMS = ("nested", "flat", "stacked")
+FORMS = ("nested", "flat", "stacked", "nnx")
 _LAYER = re.compile(r"layer_(\d+)/")
 _STACK = re.compile(r"stacked_layers/attention_type_(\d+)/")
 _OTHER_PARTS = (
@@ -32,7 +33,8 @@ class Gemma:
 
     Attributes:
       form: "nested" as the linen module has its parameters, "flat" as most checkpoints were released (one dict with
-        keys such as ``transformer/layer_0/attn/q_einsum``), or "stacked" (flat, every ``cycle``-th layer in one array).
+        keys such as ``transformer/layer_0/attn/q_einsum``), "stacked" (flat, every ``cycle``-th layer in one array), or
+        "nnx" as Tunix' modules have them. Read off the tree.
       transposed: whether ``gating_einsum`` is (2, M, D); None means as in the tree, or, for writing, as in Gemma 3.
       cycle: for "stacked": how many kinds of layers take turns, 6 in Gemma 3.
     """
@@ -53,12 +55,16 @@ class Gemma:
         name = name.removeprefix("transformer/")
         if name.startswith(_OTHER_PARTS):
             return None
+        name = re.sub(r"^layers/(\d+)/", r"layer_\1/", name).replace(
+            "/post_attn_norm/", "/post_attention_norm/"
+        )
         return re.sub(r"/mlp/(gating_einsum|linear)/w$", r"/mlp/\1", name)
 
     def seen(self, leaves: Mapping[str, Stored], config: ModelConfig) -> Gemma:
         """Stacked or not, and the order of the gate, as the tree shows them."""
         kinds = [int(found[1]) for name in leaves if (found := _STACK.match(name))]
-        form = "stacked" if kinds else ("nested" if self.form == "stacked" else self.form)
+        apart = any(name.endswith("mlp/gate_proj/kernel") for name in leaves)
+        form = "stacked" if kinds else "nnx" if apart else "nested"
         gates = [leaf.shape for name, leaf in leaves.items() if name.endswith("mlp/gating_einsum")]
         transposed, d, m = self.transposed, config.d_model, config.d_mlp
         if transposed is None and gates:
@@ -80,6 +86,7 @@ class Gemma:
             return found[0] if found else ()
 
         table, out, down = shape("embedder/input_embedding"), shape("attn_vec_einsum/w"), shape("mlp/linear")
+        down = down or shape("mlp/down_proj/kernel")
         if len(table) != 2 or len(out) < 3 or len(down) < 2:
             raise InputError(
                 "this is not a tree of the gemma layout: it lacks embedder/input_embedding, attn/attn_vec_einsum/w or "
@@ -139,12 +146,15 @@ class Gemma:
         else:
             found = [leaf("q", "attn/q_einsum/w", "h d e -> d h e")]
             found += [leaf(n, "attn/kv_einsum/w", "w k d e -> w d k e", i) for i, n in enumerate("kv")]
-        gate = "w m d -> w d m" if self.transposed in (None, True) else "w d m -> w d m"
+        if self.form == "nnx":
+            found += [leaf(n, f"mlp/{n}_proj/kernel", "d m -> d m") for n in ("gate", "up")]
+            found.append(leaf("down", "mlp/down_proj/kernel", "m d -> m d"))
+        else:
+            gate = "w m d -> w d m" if self.transposed in (None, True) else "w d m -> w d m"
+            found += [leaf(n, "mlp/gating_einsum", gate, i) for i, n in enumerate(("gate", "up"))]
+            found.append(leaf("down", "mlp/linear", "m d -> m d"))
         found += [
             leaf("o", "attn/attn_vec_einsum/w", "h e d -> h e d"),
-            leaf("gate", "mlp/gating_einsum", gate, 0),
-            leaf("up", "mlp/gating_einsum", gate, 1),
-            leaf("down", "mlp/linear", "m d -> m d"),
             leaf("attn_norm.scale", "pre_attention_norm/scale", "d -> d"),
             leaf("mlp_norm.scale", "pre_ffw_norm/scale", "d -> d"),
         ]
@@ -161,12 +171,25 @@ class Gemma:
         return found
 
     def nested(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """The tree that the linen module takes, or the two-level dict of the released checkpoints."""
+        """The tree that the linen module takes, the two-level dict of the released checkpoints, or an nnx pure dict."""
         if self.form == "nested":
             return nest(arrays)
+        if self.form == "nnx":
+            return _nnx(arrays)
         tree: dict[str, Any] = {}
         for path, array in arrays.items():
             path = f"{path}/w" if path.endswith(("mlp/gating_einsum", "mlp/linear")) else path
             module, leaf = path.rsplit("/", 1)
             tree.setdefault(f"transformer/{module}", {})[leaf] = array
         return tree
+
+
+def _nnx(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Layers under whole numbers. Tunix' modules before Gemma 3 shorten the name of one norm."""
+    third = any(path.endswith("attn/_query_norm/scale") for path in arrays)
+    renamed = {
+        path if third else path.replace("/post_attention_norm/", "/post_attn_norm/"): array
+        for path, array in arrays.items()
+    }
+    tree = nest({_LAYER.sub(r"layers/\1/", path): array for path, array in renamed.items()})
+    return {**tree, "layers": {int(layer): value for layer, value in tree["layers"].items()}}

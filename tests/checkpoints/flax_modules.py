@@ -1,11 +1,12 @@
 """Tiny models in the published module structures, written from their descriptions: what bridged weights must compute.
 
-`GemmaNet` has the parameters of DeepMind's JAX Gemma (1, 2 and 3), `MaxTextLlama` those of MaxText's Llama. Nothing
-here uses the library.
+`GemmaNet` has the parameters of DeepMind's JAX Gemma (1, 2 and 3), `NnxGemma` those of Tunix' Gemma, `MaxTextLlama`
+those of MaxText's Llama. Nothing here uses the library.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import nnx
 
+SEEDS = itertools.count()
 INIT = nn.initializers.normal(0.4)
 
 
@@ -151,6 +154,74 @@ class GemmaNet(nn.Module):
         for layer in range(self.c["layers"]):
             x = GemmaBlock(self.c, layer, name=f"layer_{layer}")(x)
         logits = embedder.decode(Norm(1e-6, 1.0, name="final_norm")(x))
+        cap = self.c["final_cap"]
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+class Held(nnx.Module):
+    """Parameters of given names and shapes, drawn at random."""
+
+    def __init__(self, c: Any, **shapes: tuple[int, ...]) -> None:
+        for name, shape in shapes.items():
+            draw = np.random.default_rng(next(SEEDS)).normal(0, 0.4, shape)
+            setattr(self, name, nnx.Param(jnp.asarray(draw, c["dtype"])))
+
+
+class NnxGemmaLayer(nnx.Module):
+    def __init__(self, c: Any, layer: int) -> None:
+        d, m, h, k, e = c["width"], c["mlp"], c["heads"], c["kv_heads"], c["head"]
+        self.c, self.layer = c, layer
+        self.attn, self.mlp = nnx.Module(), nnx.Module()
+        self.attn.q_einsum, self.attn.kv_einsum = Held(c, w=(h, d, e)), Held(c, w=(2, k, d, e))
+        self.attn.attn_vec_einsum = Held(c, w=(h, e, d))
+        self.mlp.gate_proj, self.mlp.up_proj = Held(c, kernel=(d, m)), Held(c, kernel=(d, m))
+        self.mlp.down_proj = Held(c, kernel=(m, d))
+        norms = ["pre_attention_norm", "pre_ffw_norm"]
+        if c["post_norms"]:
+            norms += ["post_attention_norm" if c["qk_norm"] else "post_attn_norm", "post_ffw_norm"]
+        for name in norms:
+            setattr(self, name, Held(c, scale=(d,)))
+        if c["qk_norm"]:
+            self.attn._query_norm, self.attn._key_norm = Held(c, scale=(e,)), Held(c, scale=(e,))
+
+    def norm(self, x: jax.Array, held: Any) -> jax.Array:
+        unit = x / jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+        return unit * (1.0 + held.scale[...].reshape((1,) * (x.ndim - 1) + (-1,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, window = self.c, self.c["windows"][self.layer]
+        value = self.norm(x, self.pre_attention_norm)
+        q = jnp.einsum("btd,hde->bthe", value, self.attn.q_einsum.w[...])
+        k, v = jnp.einsum("btd,skde->sbtke", value, self.attn.kv_einsum.w[...])
+        if c["qk_norm"]:
+            q, k = self.norm(q, self.attn._query_norm), self.norm(k, self.attn._key_norm)
+        rate = rates(c["local_base"], c["head"]) if window else rates(c["base"], c["head"]) / c["stretch"]
+        out = attend(turn(q, rate, False) * c["query_scale"], turn(k, rate, False), v, window, c["attn_cap"])
+        value = jnp.einsum("bthe,hed->btd", out, self.attn.attn_vec_einsum.w[...])
+        if c["post_norms"]:
+            value = self.norm(value, self.post_attention_norm if c["qk_norm"] else self.post_attn_norm)
+        x = x + value
+        value = self.norm(x, self.pre_ffw_norm)
+        gate, up = (value @ held.kernel[...] for held in (self.mlp.gate_proj, self.mlp.up_proj))
+        value = (jax.nn.gelu(gate, approximate=True) * up) @ self.mlp.down_proj.kernel[...]
+        return x + (self.norm(value, self.post_ffw_norm) if c["post_norms"] else value)
+
+
+class NnxGemma(nnx.Module):
+    """tokens [B, T] → logits; ``c`` as of `GemmaNet`, with fewer keys than queries."""
+
+    def __init__(self, c: Any) -> None:
+        self.c = c
+        self.embedder = Held(c, input_embedding=(c["vocab"], c["width"]))
+        self.layers = nnx.List([NnxGemmaLayer(c, layer) for layer in range(c["layers"])])
+        self.final_norm = Held(c, scale=(c["width"],))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        table = self.embedder.input_embedding[...]
+        x = table[tokens] * self.c["width"] ** 0.5
+        for layer in self.layers:
+            x = layer(x)
+        logits = self.layers[0].norm(x, self.final_norm) @ table.T
         cap = self.c["final_cap"]
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 

@@ -27,7 +27,7 @@ from jaxinterp.models.decoder import forward
 from jaxinterp.models.model import Model
 from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.parallel.mesh import make
-from tests.checkpoints.flax_modules import GemmaNet, MaxTextLlama
+from tests.checkpoints.flax_modules import GemmaNet, MaxTextLlama, NnxGemma
 from tests.references import stored
 
 GEMMA: dict[str, Any] = {
@@ -125,6 +125,17 @@ def test_gemma_computes_what_its_module_computes(kind: str) -> None:
 def test_gemma_in_float64(kind: str, x64: None) -> None:
     module, params, config = gemma(kind, "float64")
     agree(module, params, load_flax(params, "gemma", config, dtype="float64"), 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["second", "third"])
+def test_gemma_in_nnx_computes_what_its_module_computes(kind: str, x64: None) -> None:
+    module = NnxGemma({**GEMMA, **GEMMAS[kind], "dtype": "float64"})
+    _, _, config = gemma(kind, "float64")
+    model = load_flax(module, "gemma", config, dtype="float64")
+    expected = np.asarray(nnx.jit(lambda m, t: m(t))(module, TOKENS))
+    got = np.asarray(jax.jit(forward, static_argnums=1)(model.params, config, TOKENS)[0])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    same(to_flax(model, Gemma("nnx")), nnx.to_pure_dict(nnx.state(module)))
 
 
 @pytest.mark.parametrize("kind", ["llama3.1", "tied"])
