@@ -7,14 +7,19 @@ from jaxinterp.checkpoints.flax_gemma import Gemma
 from jaxinterp.checkpoints.flax_maxtext import MaxText
 from jaxinterp.checkpoints.flax_params import flax_fields, load_flax, to_flax
 from jaxinterp.checkpoints.load import load_model
+from jaxinterp.checkpoints.messages import Chat, chat
 from jaxinterp.checkpoints.native import save_model
+from jaxinterp.checkpoints.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxinterp.checkpoints.tokenizers import JsonTokenizer, Tokenizer, read_tokenizer_json
 
 __all__ = [
+    "Chat",
     "Gemma",
     "JsonTokenizer",
     "MaxText",
+    "SentencePieceTokenizer",
     "Tokenizer",
+    "chat",
     "convert",
     "export_huggingface",
     "export_llama2c",
