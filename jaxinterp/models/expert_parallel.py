@@ -83,6 +83,8 @@ def spread(
     def device(own: Tree, x: Array, weights: Array, numbers: Array) -> Array:
         for name in reversed(shared):
             x, weights, numbers = (_gather(value, name) for value in (x, weights, numbers))
+        # Each device makes something else of the same tokens; ragged_dot does not say so itself, and gradients need it.
+        x, weights, numbers = (jax.lax.pcast(value, summed, to="varying") for value in (x, weights, numbers))
         first = jnp.asarray(_index(over, mesh) * own["gate"].shape[0], numbers.dtype)
         rows = partial(_own_rows, own, product=product, part=_index(widths, mesh), precision=precision)
         out = _in_blocks(rows, on.block, x, weights, numbers - first)
