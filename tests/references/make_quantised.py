@@ -2,7 +2,7 @@
 
 Run in an environment with PyTorch (see README.md), from the root of the repository:
 
-    python -m tests.references.make_quantised
+    python -m tests.references.make_quantised            # --check compares with what is stored
 
 It writes ``data/quantised/``: ``tensors.npz`` with codes and numbers, ``gpt_oss.npz`` with what a tiny GPT-OSS gives
 whose experts are stored as MXFP4. The folder of that model is written by `quantised_cases`, here and in the tests.
@@ -11,6 +11,7 @@ whose experts are stored as MXFP4. The folder of that model is written by `quant
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -62,10 +63,24 @@ def gpt_oss() -> dict[str, np.ndarray]:
     return {"tokens": tokens, "logits": logits}
 
 
+def check(name: str, made: dict[str, np.ndarray]) -> bool:
+    """Whether what is made here is what is stored: the same bits, logits to 1e-5 of the largest."""
+    with np.load(OUT / name) as kept:
+        for key, array in made.items():
+            close = key == "logits" and np.abs(array - kept[key]).max() <= 1e-5 * np.abs(kept[key]).max()
+            if not close and array.tobytes() != kept[key].tobytes():
+                print(f"{name}: {key} differs from what is stored")
+                return False
+    return True
+
+
 def main() -> None:
+    made = {"tensors.npz": tensors(), "gpt_oss.npz": gpt_oss()}
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if all(check(name, arrays) for name, arrays in made.items()) else 1)
     OUT.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(OUT / "tensors.npz", **tensors())
-    np.savez_compressed(OUT / "gpt_oss.npz", **gpt_oss())
+    for name, arrays in made.items():
+        np.savez_compressed(OUT / name, **arrays)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "seed": cases.SEED}
     (OUT / "provenance.json").write_text(json.dumps(versions, indent=2) + "\n")
 
