@@ -4,7 +4,7 @@ Read from the published modules and checkpoints (google-deepmind/gemma: gm/nn/_m
 attention by ``q_einsum`` (H, D, E) and ``kv_einsum`` (2, K, D, E), or ``qkv_einsum`` (3, H, D, E) where every head has
 its own key; ``gating_einsum`` (2, D, M), gate first, which models after Gemma 2 2B store as (2, M, D); RMS norms of
 epsilon 1e-6 with a gain added to one; embeddings that enter times the root of D; rotary pairs half a head apart. The
-nnx modules of Tunix (google/tunix: models/gemma, models/gemma3) have the same parameters but for an MLP in three kernels.
+nnx modules of Tunix (google/tunix: models/gemma, models/gemma3) have the same parameters, with an MLP in three kernels.
 """
 
 from __future__ import annotations
