@@ -18,6 +18,10 @@ CORPUS = [
     "A graph has nodes and edges; the nodes are features, and the edges are weights.",
     "Her mother gave her the old map of the river, and she followed it to the sea.",
 ] * 4
+SPECIAL_TEXTS = [
+    "The <|im|>model <|im|> reads", "a<|endoftext|>  b", " <tool><tools> the", "naïve日本<|im|>", "of edges read",
+    "<|pad|> <|im", "", "x<|endoftext|>",
+]  # fmt: skip
 TEXTS = ["The model reads", " the  sea", "a naïve graph: 3 nodes\n\nend", "日本", "", "old map."]
 
 
@@ -57,6 +61,49 @@ def metaspace() -> LlamaTokenizerFast:
     return LlamaTokenizerFast(tokenizer_object=inner, add_bos_token=True)
 
 
+def special() -> None:
+    """A tokenizer.json of which only the settings beside it say what is special, and how."""
+    folder = DATA / "special"
+    shutil.rmtree(folder, ignore_errors=True)
+    byte_level().save_pretrained(folder)
+    inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    size = inner.get_vocab_size()
+    word = max(
+        (p for p in inner.get_vocab(with_added_tokens=False) if p.isascii() and p.isalpha()),
+        key=lambda p: (len(p), p),
+    )
+    tokens = {
+        "0": {"content": "<|endoftext|>", "special": True, "rstrip": True, "normalized": False},
+        str(size): {"content": "<|im|>", "special": True, "lstrip": True, "normalized": False},
+        str(size + 1): {"content": "<tool>", "special": False, "normalized": False},
+    }
+    full = {"lstrip": False, "rstrip": False, "single_word": False}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|im|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": word,
+        "added_tokens_decoder": {key: {**full, **value} for key, value in tokens.items()},
+    }
+    for extra in ("special_tokens_map.json", "vocab.json", "merges.txt"):
+        (folder / extra).unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    tokenizer = GPT2TokenizerFast.from_pretrained(folder)
+    content = {"word": word, "specials": sorted(tokenizer.all_special_tokens), "answers": []}
+    for text in SPECIAL_TEXTS:
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        content["answers"].append(
+            {
+                "text": text, "ids": found["input_ids"], "offsets": found["offset_mapping"],
+                "plain": plain["input_ids"],
+            }
+        )  # fmt: skip
+    (folder / "expected.json").write_text(json.dumps(content, ensure_ascii=False) + "\n")
+    print("special", content)
+
+
 def main() -> None:
     for name, tokenizer in {"byte_level": byte_level(), "metaspace": metaspace()}.items():
         folder = DATA / name
@@ -78,6 +125,7 @@ def main() -> None:
         content = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "answers": answers}
         (folder / "expected.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(name, content)
+    special()
 
 
 if __name__ == "__main__":
