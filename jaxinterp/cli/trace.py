@@ -1,6 +1,7 @@
 """Trace a prompt to its exact attribution graph and print what it says.
 
   jaxinterp trace --model MODEL --dictionary DICTIONARY --prompt "..." --out graph.json
+  jaxinterp trace --model MODEL --dictionary DICTIONARY --chat --prompt "What is ...?" --reply "It is"
 
 Printed: tokens, next tokens with their probabilities, scores, how exactly the identities hold, the
 strongest features for each target and the strongest paths from tokens to target. The saved graph is pruned
@@ -14,6 +15,7 @@ import sys
 from typing import Any
 
 from jaxinterp.cli import shared
+from jaxinterp.core.errors import InputError
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -22,6 +24,14 @@ def options(sub: argparse.ArgumentParser) -> None:
     prompt = sub.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text; the tokenizer adds its own start token")
     prompt.add_argument("--tokens", help="token ids separated by commas or spaces, used as they are")
+    sub.add_argument(
+        "--chat",
+        action="store_true",
+        help="the prompt is a user's message, written with the model's chat template",
+    )
+    sub.add_argument("--system", help="with --chat: the system message before it")
+    sub.add_argument("--reply", help="with --chat: how the model's answer begins")
+    sub.add_argument("--date", help="with --chat: the date, for templates that write it (2025-01-31)")
     sub.add_argument("--target", action="append", help="a token's text or id to explain; may be repeated")
     common(sub)
 
@@ -50,12 +60,29 @@ def common(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace, print, save."""
     shared.check_out(options.out, (".json", ".jigraph"))
+    _check_chat(options)
     model, dictionary = shared.load(options)
-    if options.prompt is not None:
-        prompt: Any = options.prompt
-    else:
+    prompt: Any = options.prompt
+    if options.chat:
+        from jaxinterp.checkpoints import chat
+
+        messages = [{"role": "user", "content": options.prompt}]
+        if options.system is not None:
+            messages.insert(0, {"role": "system", "content": options.system})
+        prompt = chat(model, messages, reply=options.reply or "", now=options.date).ids
+    elif options.tokens is not None:
         prompt = _integers(options.tokens)
     return show(options, model, dictionary, prompt, _targets(options.target))
+
+
+def _check_chat(options: argparse.Namespace) -> None:
+    if options.chat and options.prompt is None:
+        raise InputError("--chat writes a message given as --prompt, not --tokens")
+    if options.chat and not options.prompt.strip():
+        raise InputError("the message is empty")
+    for name in ("system", "reply", "date"):
+        if getattr(options, name) is not None and not options.chat:
+            raise InputError(f"--{name} is for prompts written as a chat: give --chat too")
 
 
 def show(options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, targets: Any = None) -> int:
@@ -93,8 +120,6 @@ def show(options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, 
 
 
 def _integers(text: str) -> list[int]:
-    from jaxinterp.core.errors import InputError
-
     try:
         return [int(word) for word in text.replace(",", " ").split()]
     except ValueError as error:

@@ -21,7 +21,9 @@ KIND = {name: sorted(DICTIONARIES)[i % len(DICTIONARIES)] for i, name in enumera
 FIRST = {stored.case(name).family: name for name in reversed(NAMES)}
 
 
-def traced(model: str, dictionary: str, prompt: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+def traced(
+    model: str, dictionary: str, prompt: list[str], out: Path, capsys: pytest.CaptureFixture[str]
+) -> dict:
     """Trace everything, check the graph, make it again; the printed facts."""
     options = ["--model", model, "--dictionary", dictionary]
     whole = ["--node-threshold", "1", "--edge-threshold", "1"]
@@ -53,3 +55,23 @@ def test_a_reference_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixt
         tmp_path / "graph.jigraph", capsys,
     )  # fmt: skip
     assert len(facts["tokens"]) == min(10, len(tokens))
+
+
+def test_the_cases_that_run_by_default_have_every_family() -> None:
+    assert {stored.case(name).family for name in FIRST.values()} == {
+        stored.case(name).family for name in NAMES
+    }
+
+
+def test_stories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(shared("data/stories260K.bin"))
+    save_dictionary(random_dictionary(load_model(path), "clt", dtype="float32"), tmp_path / "clt")
+    prompt = ["--prompt", "Lily was sad. Her mom gave"]
+    facts = traced(path, str(tmp_path / "clt"), prompt, tmp_path / "graph.json", capsys)
+    assert facts["tokens"][1]["text"] == " Lily"
+
+
+@pytest.mark.parametrize("dictionary", ["pocket", "pocket-plt"])
+def test_pocket(dictionary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = ["--prompt", "the capital of the state"]
+    traced("pocket", dictionary, prompt, tmp_path / "graph.json", capsys)
