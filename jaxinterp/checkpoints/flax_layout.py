@@ -89,7 +89,7 @@ def assemble(xp: Any, leaves: Sequence[Leaf], arrays: Sequence[Any], dtype: Any)
             # In the wider dtype of both, so that a narrow one is rounded once.
             wide = "float64" if "float64" in (np.dtype(dtype).name, np.dtype(part.dtype).name) else "float32"
             part = part.astype(wide) / np.dtype(wide).type(leaf.factor)
-        parts.append(part.astype(dtype))
+        parts.append(part if part.dtype == dtype else part.astype(dtype))
     whole = parts[0] if len(parts) == 1 else xp.concatenate(parts)
     order = np.argsort(places)
     return whole if np.array_equal(order, np.arange(len(order))) else whole[order]
