@@ -420,7 +420,9 @@ class _Shard:
         here = slice(result.block.number * size, (result.block.number + 1) * size)
         self.arrays[TOKENS][here] = np.stack([np.asarray(c, np.int32).reshape(-1) for c in columns], axis=1)
         for site, values in zip(self.layout.sites, result.arrays, strict=True):
-            self.arrays[f"sites/{site.name}"][:, here] = values[0]
+            target = self.arrays[f"sites/{site.name}"][:, here]
+            for width, part in values[0]:
+                target[..., width] = part
             if len(values) > 1:
-                self.arrays[f"sites/{site.name}.scale"][:, here] = values[1]
+                self.arrays[f"sites/{site.name}.scale"][:, here] = values[1][0][1]
         self.missing -= 1

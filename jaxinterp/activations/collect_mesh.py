@@ -45,11 +45,15 @@ class Block(NamedTuple):
     number: int
 
 
+Pieces = list[tuple[slice, np.ndarray]]
+"""An array divided along its last axis: where each part belongs, and the part."""
+
+
 class Result(NamedTuple):
     """What a block gave: per site its stored arrays ([L, b·T, D], and scales), and whether sequences [b] are finite."""
 
     block: Block
-    arrays: list[tuple[np.ndarray, ...]]
+    arrays: list[tuple[Pieces, ...]]
     finite: list[np.ndarray]
 
 
@@ -101,25 +105,36 @@ class Forward:
         axes = rules.targets("batch", mesh)
         self.ways = math.prod(mesh.shape[axis] for axis in axes)
         self.rows = NamedSharding(mesh, PartitionSpec(axes or None))
-        layered = NamedSharding(mesh, PartitionSpec(None, axes or None))
-        self.owners = self._owners()
+        scale = NamedSharding(mesh, PartitionSpec(None, axes or None))
+        self.owners, together = self._owners()
+        # What is as wide as the model stays divided where a process has all parts: no device needs all of it.
+        record = rules.targets("record", mesh) if together else ()
+        parts = math.prod(mesh.shape[axis] for axis in record)
+
+        def layered(site: Site) -> NamedSharding:
+            return NamedSharding(
+                mesh,
+                PartitionSpec(None, axes or None, record if record and site.width % parts == 0 else None),
+            )
+
         self.params = place(model, mesh, rules)
         run = values_of(model, [site.name for site in sites], OnMesh(mesh, rules))
-        parts = 2 if dtype == "int8" else 1
+        out: list[Any] = [(layered(site), scale) if dtype == "int8" else (layered(site),) for site in sites]
         self.run = jax.jit(
             partial(_stored, run, sites, dtype),
-            out_shardings=([(layered,) * parts for _ in sites], [self.rows for _ in sites]),
+            out_shardings=(out, [self.rows for _ in sites]),
         )
 
-    def _owners(self) -> list[int]:
-        """The process of each way."""
-        owners = [-1] * self.ways
+    def _owners(self) -> tuple[list[int], bool]:
+        """The process of each way, and whether no way has devices of several processes."""
+        owners, together = [-1] * self.ways, True
         places: Any = self.rows.devices_indices_map((self.ways,))
         for device, index in places.items():
             way = index[0].start or 0
             process = device.process_index
+            together &= owners[way] in (-1, process)
             owners[way] = process if owners[way] < 0 else min(owners[way], process)
-        return owners
+        return owners, together
 
     def start(
         self, blocks: dict[int, Block], read: Callable[[Block], Batch]
@@ -159,7 +174,9 @@ class Forward:
         pieces = [tuple(_by_way(part, 1, size, mine) for part in site) for site in arrays]
         flags = [_by_way(flag, 0, self.block, mine) for flag in finite]
         for way, block in mine.items():
-            yield Result(block, [tuple(p[way] for p in site) for site in pieces], [f[way] for f in flags])
+            yield Result(
+                block, [tuple(p[way] for p in site) for site in pieces], [f[way][0][1] for f in flags]
+            )
 
 
 def _stored(
@@ -177,14 +194,15 @@ def _stored(
     return arrays, finite
 
 
-def _by_way(array: Array, axis: int, size: int, wanted: dict[int, Any]) -> dict[int, np.ndarray]:
-    """The pieces of an array on this process's devices, by way."""
-    found = {}
+def _by_way(array: Array, axis: int, size: int, wanted: dict[int, Any]) -> dict[int, Pieces]:
+    """The parts of an array on this process's devices, by way; copies of the same part come once."""
+    found: dict[int, dict[int, tuple[slice, np.ndarray]]] = {}
     for shard in array.addressable_shards:
         way = (shard.index[axis].start or 0) // size
-        if way in wanted and way not in found:
-            found[way] = np.asarray(shard.data)
-    return found
+        last = shard.index[-1] if array.ndim > axis + 1 else slice(None)
+        if way in wanted and (last.start or 0) not in found.setdefault(way, {}):
+            found[way][last.start or 0] = last, np.asarray(shard.data)
+    return {way: list(parts.values()) for way, parts in found.items()}
 
 
 def place(model: Model | FlaxSource, mesh: Mesh, rules: Rules) -> Tree:

@@ -73,6 +73,19 @@ class Store:
     def __len__(self) -> int:
         return self.layout.rows
 
+    def facts(self) -> dict[str, Any]:
+        """What the store is, as JSON values: sites as [layers, width], tokens, bytes and the model's digest."""
+        return {
+            "store": str(self.folder),
+            "sites": {s.name: [len(s.layers), s.width] for s in self.layout.sites},
+            "dtype": self.layout.dtype,
+            "tokens": self.layout.rows,
+            "usable": int(self.used.sum()),
+            "shards": self.layout.shards,
+            "bytes": sum(size for line in self.lines.values() for size, _ in line.files.values()),
+            "model": self.made_by["model"]["digest"],
+        }
+
     def site(self, name: str) -> Site:
         """What is stored of a site; unknown names raise."""
         known = {site.name: site for site in self.layout.sites}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 VERBS = {
     "demo": "trace a two-hop question through the bundled model and show it",
     "trace": "trace a prompt to its attribution graph",
+    "collect": "run a model over text and store activations",
     "train": "train a dictionary or a small language model from a config",
     "convert": "write a model in another form: Hugging Face, llama2.c, Orbax or our own",
     "aot": "compile a model for a TPU slice that is not here: does it fit?",

@@ -16,8 +16,8 @@ from jaxinterp.core.files import read_bytes
 __all__ = ["first_difference", "parse", "read", "to_dict"]
 
 
-def read(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """A YAML file as a dict, with overrides such as ``train.steps=200`` applied in order.
+def read(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """A YAML file as a dict (None: an empty one), with overrides such as ``train.steps=200`` applied in order.
 
     An override's value is YAML too: ``a.b=3``, ``a.b=[1, 2]``, ``a.b=null``.
 
@@ -27,7 +27,7 @@ def read(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(read_bytes(path).decode())
+        values = {} if path is None else yaml.safe_load(read_bytes(path).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

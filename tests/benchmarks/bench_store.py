@@ -1,0 +1,214 @@
+"""What collection costs beside the bare forward pass, what the store costs beside a raw write, what int8 costs.
+
+  python tests/benchmarks/bench_store.py [--folder PLACE] [--model FILE --dictionary FOLDER --text FILE]
+
+Prints JSON lines. Measures and asserts nothing. Each pair is measured in turns, so that both see the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinterp.activations import TextConfig
+from jaxinterp.activations.collect import CollectConfig, collect
+from jaxinterp.activations.documents import token_source
+from jaxinterp.activations.store_layout import Layout, Site, chunk_rows
+from jaxinterp.activations.store_reader import Store
+from jaxinterp.activations.store_stream import StoredConfig, stored_stream
+from jaxinterp.activations.store_writer import StoreWriter, prepare
+from jaxinterp.activations.text import Source
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import forward
+from jaxinterp.models.model import Model
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel.weights import initialise
+
+MIB = 1 << 20
+
+
+def say(**facts: Any) -> None:
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}), flush=True)
+
+
+def ids(vocab: int, length: int, batch: int) -> Source:
+    """Random tokens: text costs nothing here."""
+    from jaxinterp.activations.text import plain
+
+    def make(index: int) -> Any:
+        return plain(np.random.default_rng(index).integers(0, vocab, (batch, length)))
+
+    return Source(make, batch * length)
+
+
+def collection(
+    folder: Path, name: str, model: Model, batches: int, batch: int, length: int, dtype: str
+) -> None:
+    """Tokens a second of the forward pass to the logits, and of collection of two sites of all layers to disk."""
+    source = ids(model.config.vocab_size, length, batch)
+    text = TextConfig(length=length, batch=batch)
+    config = CollectConfig(batches, ("mlp_in", "mlp_out"), text, dtype=dtype, microbatch=batch)
+    bare = jax.jit(lambda p, t, s, o: forward(p, model.config, t, segments=s, positions=o)[0])
+    texts = [source.batch(i) for i in range(batches)]
+
+    def run_bare() -> float:
+        start = time.perf_counter()
+        out = None
+        for one in texts:
+            out = bare(model.params, *map(jnp.asarray, (one.tokens, one.segments, one.positions)))
+        jax.block_until_ready(out)
+        return time.perf_counter() - start
+
+    def run_collect() -> float:
+        shutil.rmtree(folder / "c", ignore_errors=True)
+        start = time.perf_counter()
+        collect(model, config, folder / "c", source=source)
+        return time.perf_counter() - start
+
+    def start_up() -> float:
+        """What a collection costs besides its tokens: digest, compilation, files (the same run, all but done)."""
+        start = time.perf_counter()
+        collect(model, config, folder / "c", source=source)
+        return time.perf_counter() - start
+
+    run_bare(), run_collect()  # compile
+    pairs = [(run_bare(), run_collect(), start_up()) for _ in range(3)]
+    tokens, size = batches * batch * length, Store(folder / "c").layout.bytes_per_row()
+    best = min(pairs, key=lambda p: p[1] / p[0])
+    ratios = [b / c for b, c, _ in pairs]
+    say(
+        what="collection", model=name, dtype=dtype, tokens=tokens, bytes_a_token=size, bare=tokens / best[0],
+        collected=tokens / best[1], share=ratios, mib_s=tokens * size / best[1] / MIB, start_up_s=best[2],
+    )  # fmt: skip
+    shutil.rmtree(folder / "c")
+
+
+def writing(folder: Path) -> None:
+    """MiB a second of shards into a store, and of the same bytes into plain files with fsync."""
+    shard = 16384
+    rows = 8 * shard
+    layout = Layout(
+        (Site("a", tuple(range(4)), 256),), "float32", rows, shard, chunk_rows(shard, 256, "float32"), 64, 64
+    )
+    random = np.random.default_rng(0)
+    arrays = [
+        {
+            "tokens": np.ones((shard, 4), np.int32),
+            "sites/a": random.normal(size=(4, shard, 256)).astype(np.float32),
+        }
+        for _ in range(layout.shards)
+    ]
+    total = sum(a.nbytes for one in arrays for a in one.values())
+
+    def raw() -> float:
+        start = time.perf_counter()
+        for i, one in enumerate(arrays):
+            with (folder / f"raw{i}").open("wb") as stream:
+                for array in one.values():
+                    stream.write(memoryview(array).cast("B"))
+                stream.flush()
+                os.fsync(stream.fileno())
+        return time.perf_counter() - start
+
+    def store() -> float:
+        start = time.perf_counter()
+        prepare(folder / "w", layout, {})
+        with StoreWriter(folder / "w", layout) as writer:
+            for i, one in enumerate(arrays):
+                writer.submit(i, one)
+        return time.perf_counter() - start
+
+    pairs = []
+    for _ in range(4):
+        pairs.append((raw(), store()))
+        shutil.rmtree(folder / "w")
+        for path in folder.glob("raw*"):
+            path.unlink()
+    say(
+        what="writing", mib=total / MIB, raw_mib_s=[total / MIB / r for r, _ in pairs],
+        store_mib_s=[total / MIB / s for _, s in pairs], share=[r / s for r, s in pairs],
+    )  # fmt: skip
+
+
+def reading(store: Store, rows: int) -> None:
+    """Rows a second in each order."""
+    for order in ("window", "full", "stored"):
+        found = stored_stream(store, ("mlp_in", "mlp_out"), rows=rows, seed=0, config=StoredConfig(order))
+        jax.block_until_ready(found.batch(0))
+        start, steps = time.perf_counter(), 20
+        for step in range(steps):
+            jax.block_until_ready(found.batch(step))
+        seconds = time.perf_counter() - start
+        say(what="reading", order=order, dtype=store.layout.dtype, batch=rows, rows_s=steps * rows / seconds)
+
+
+def int8(folder: Path, model_file: str, dictionary_folder: str, text: TextConfig, batches: int) -> None:
+    """FVE of a trained dictionary on the same tokens, stored in three ways."""
+    from jaxinterp.checkpoints import load_model
+    from jaxinterp.dictionaries import load_dictionary
+    from jaxinterp.evaluation.reconstruction import reconstruction
+
+    model, dictionary = load_model(model_file), load_dictionary(dictionary_folder)
+    sites = (dictionary.config.read_site, dictionary.config.write_site)
+    source = token_source(text, model, 1_000_003)
+    figures = {}
+    for dtype in ("float32", "bfloat16", "int8"):
+        config = CollectConfig(batches, sites, text, seed=1_000_003, dtype=dtype)
+        store = collect(model, config, folder / dtype, source=source)
+        stream = stored_stream(store, sites, rows=2048, seed=0, config=StoredConfig("stored"))
+        figures[dtype] = reconstruction(dictionary, (stream.batch(i) for i in range(stream.steps))).to_dict()
+        reading(store, 2048)
+    for dtype, found in figures.items():
+        say(
+            what="fve",
+            dtype=dtype,
+            rows=stream.steps * 2048,
+            **{k: v for k, v in found.items() if np.ndim(v) == 0},
+        )
+
+
+def random_model(layers: int, width: int, vocab: int, context: int) -> Model:
+    config = ModelConfig(
+        vocab_size=vocab, d_model=width, n_layers=layers, n_heads=width // 64, n_kv_heads=width // 64, d_head=64,
+        d_mlp=4 * width, context=context,
+    )  # fmt: skip
+    return Model(initialise(declare(config), key=jax.random.key(0), dtype=jnp.float32), config)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--folder", help="where to write (default: the system's temporary folder)")
+    options.add_argument("--model", help="stories260K.bin")
+    options.add_argument("--dictionary", help="a dictionary trained for it")
+    options.add_argument("--only", default="writing,collection,int8")
+    given = options.parse_args()
+    only = given.only.split(",")
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        if "writing" in only:
+            writing(folder)
+        if "collection" in only:
+            large = random_model(8, 512, 8192, 256)
+            for dtype in ("float32", "bfloat16", "int8"):
+                collection(folder, "8 layers, d=512", large, 8, 16, 256, dtype)
+            if given.model:
+                from jaxinterp.checkpoints import load_model
+
+                for dtype in ("float32", "int8"):
+                    collection(folder, "stories260K", load_model(given.model), 48, 16, 256, dtype)
+        if "int8" in only and given.model and given.dictionary:
+            int8(folder, given.model, given.dictionary, TextConfig(length=256, batch=32), 12)
+
+
+if __name__ == "__main__":
+    main()
