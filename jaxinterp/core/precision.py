@@ -13,3 +13,23 @@ def einsum(spec: str, *operands: Array, **kwargs: Any) -> Array:
     import jax.numpy as jnp
 
     return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST, **kwargs)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """float32 for the sixteen-bit types, otherwise ``dtype`` itself: what sums and functions are computed in."""
+    import jax.numpy as jnp
+
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
+
+
+def wide(x: Array) -> Array:
+    """x in its `wide_dtype`; x itself where it is wide enough."""
+    return x.astype(wide_dtype(x.dtype))
+
+
+def wide_einsum(spec: str, *operands: Array, precision: Any) -> Array:
+    """``jnp.einsum`` that adds up and returns the `wide_dtype` of its operands, which are multiplied as they are."""
+    import jax.numpy as jnp
+
+    kind = wide_dtype(operands[0].dtype)
+    return jnp.einsum(spec, *operands, precision=precision, preferred_element_type=kind)

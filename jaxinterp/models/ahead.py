@@ -95,7 +95,7 @@ def compile_forward(
     def run(params: Any, tokens: Any) -> dict[str, Any]:
         scores, found = forward(params, config, tokens, sites=asked, dispatch=dispatch)
         values = {site: getattr(found, site) for site in asked}
-        return {**values, "logits": scores} if logits else values
+        return {**values, "logits": scores.astype(dtype)} if logits else values
 
     return aot.compile_for(run, (params, tokens), out_shardings=out)
 

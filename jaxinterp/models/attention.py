@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide, wide_einsum
 from jaxinterp.models import latent
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.norms import Line, add_bias, on_heads
@@ -75,14 +76,14 @@ def pattern(
         keys = _append(cache.keys, k, cache.filled)
         key_places = jax.tree.map(lambda old, new: _append(old, new, cache.filled), cache.places, places)
     q = q.reshape(b, t, config.n_kv_heads, config.group_size, config.d_head)
-    scores = jnp.einsum("btkge,bske->bkgts", q, keys, precision=precision) * config.score_scale
+    scores = wide_einsum("btkge,bske->bkgts", q, keys, precision=precision) * config.score_scale
     if config.attn_softcap is not None:
         scores = config.attn_softcap * jnp.tanh(scores / config.attn_softcap)
     query, key = places.positions[:, :, None], key_places.positions[:, None, :]
     seen = (key <= query) & (places.segments[:, :, None] == key_places.segments[:, None, :])
     seen = seen & ((window == 0) | (query - key < window))
     scores = jnp.where(seen[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    probabilities = _softmax(scores, w.get("sinks"), config)
+    probabilities = _softmax(scores, w.get("sinks"), config).astype(x.dtype)
     return probabilities.reshape(b, config.n_heads, t, keys.shape[1]), k
 
 
@@ -111,7 +112,7 @@ def _softmax(scores: Array, sinks: Array | None, config: ModelConfig) -> Array:
     """Softmax of scores [B, K, G, T, S] over S; with sinks [H], over S and one more score that is then left out."""
     if sinks is None:
         return jax.nn.softmax(scores, axis=-1)
-    sink = sinks.reshape(1, config.n_kv_heads, config.group_size, 1, 1)
+    sink = wide(sinks).reshape(1, config.n_kv_heads, config.group_size, 1, 1)
     sink = jnp.broadcast_to(sink, (*scores.shape[:-1], 1))
     return jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
 
@@ -127,7 +128,8 @@ def mix(config: ModelConfig, probabilities: Array, v: Array, precision: Any) -> 
 def read_out(w: Tree, config: ModelConfig, z: Array, unit: Array | None, precision: Any) -> Array:
     """What heads moved [B, T, H E] as it is written: [B, T, D]. Linear in it and in ``unit``."""
     z = z.reshape(*z.shape[:2], config.n_heads, -1)
-    return add_bias(jnp.einsum("bthe,hed->btd", z, w["o"], precision=precision), w.get("o_bias"), unit)
+    out = wide_einsum("bthe,hed->btd", z, w["o"], precision=precision).astype(z.dtype)
+    return add_bias(out, w.get("o_bias"), unit)
 
 
 def extend(cache: Cache, k: Array, v: Array, places: Places) -> Cache:

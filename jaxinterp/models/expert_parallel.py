@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide
 from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
 
 STACKS = {
@@ -46,6 +47,13 @@ class OnMesh(NamedTuple):
     block: int = 4096
 
 
+def divide_rows(x: Array, on: OnMesh) -> Array:
+    """x [B, ...] with its batch divided as the rules say, so that the compiler plans around that."""
+    axes = on.rules.targets("batch", on.mesh)
+    spec = PartitionSpec(axes or None, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(on.mesh, spec))
+
+
 def by_expert(rows: Array, w: Array, sizes: Array, precision: Any) -> Array:
     """Rows [N, D] sorted by expert, each times its expert's matrix: [N, D], [X, D, F], counts [X] → [N, F].
 
@@ -59,7 +67,7 @@ def spread(
     w: Tree, x: Array, product: Callable[[Array, Array], Array], weights: Array, numbers: Array, on: OnMesh,
     precision: Any,
 ) -> Array:  # fmt: skip
-    """The mixture of x [B, T, D] → [B, T, D], each device computing its own experts.
+    """The mixture of x [B, T, D] → [B, T, D] in the dtype of ``weights``, each device computing its own experts.
 
     Args:
       w: stacks of experts, `gate`, `up` [X, D, F], `down` [X, F, D] and biases.
@@ -149,4 +157,4 @@ def _own_rows(
     out = jnp.where((jnp.arange(len(out)) < jnp.sum(sizes))[:, None], out, 0)  # rows of no expert here
     back = jnp.argsort(order)
     share = jnp.where(mine, weights, 0)
-    return jnp.einsum("nad,na->nd", out[back].reshape(n, active, d), share, precision=precision)
+    return jnp.einsum("nad,na->nd", wide(out[back].reshape(n, active, d)), share, precision=precision)

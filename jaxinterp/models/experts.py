@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide, wide_einsum
 from jaxinterp.models.expert_parallel import OnMesh, by_expert, spread
 
 DISPATCHES = ("sparse", "dense")
@@ -91,12 +92,12 @@ class Experts:
 
 
 def route(w: Tree, config: Experts, x: Array, precision: Any) -> tuple[Array, Array]:
-    """Which experts tokens [B, T, D] are sent to: weights [B, T, A] and numbers [B, T, A]."""
-    logits = jnp.einsum("btd,dx->btx", x, w["router"], precision=precision)
+    """Which experts tokens [B, T, D] are sent to: weights [B, T, A], at least float32, and numbers [B, T, A]."""
+    logits = wide_einsum("btd,dx->btx", x, w["router"], precision=precision)
     if config.router_bias:
-        logits = logits + w["router_bias"][None, None]
+        logits = logits + wide(w["router_bias"])[None, None]
     scores = jax.nn.softmax(logits, axis=-1) if config.score == "softmax" else jax.nn.sigmoid(logits)
-    choice = scores + w["correction"][None, None] if config.correction else scores
+    choice = scores + wide(w["correction"])[None, None] if config.correction else scores
     if config.groups > 1:
         grouped = choice.reshape(*choice.shape[:2], config.groups, -1)
         best = jax.lax.top_k(grouped, min(1 if config.group_score == "best" else 2, grouped.shape[-1]))[0]
@@ -133,14 +134,14 @@ def apply(w: Tree, config: Experts, x: Array, product: Product, dispatch: Dispat
         gate, up = (
             jnp.einsum("btd,ds->bts", x, w[f"shared_{name}"], precision=precision) for name in ("gate", "up")
         )
-        out = out + jnp.einsum("bts,sd->btd", product(gate, up), w["shared_down"], precision=precision)
-    return out
+        out = out + wide_einsum("bts,sd->btd", product(gate, up), w["shared_down"], precision=precision)
+    return out.astype(x.dtype)
 
 
 def _dense(
     w: Tree, config: Experts, x: Array, product: Product, weights: Array, numbers: Array, precision: Any
 ) -> Array:
-    chosen = jax.nn.one_hot(numbers, config.n, dtype=x.dtype)
+    chosen = jax.nn.one_hot(numbers, config.n, dtype=weights.dtype)
     share = jnp.einsum("bta,btax->btx", weights, chosen, precision=precision)
 
     def biased(value: Array, name: str) -> Array:
@@ -151,7 +152,7 @@ def _dense(
         for name in ("gate", "up")
     )
     out = jnp.einsum("btxf,xfd->btxd", product(gate, up), w["down"], precision=precision)
-    return jnp.einsum("btxd,btx->btd", biased(out, "down_bias"), share, precision=precision)
+    return jnp.einsum("btxd,btx->btd", wide(biased(out, "down_bias")), share, precision=precision)
 
 
 def _sparse(w: Tree, x: Array, product: Product, weights: Array, numbers: Array, precision: Any) -> Array:
@@ -168,4 +169,5 @@ def _sparse(w: Tree, x: Array, product: Product, weights: Array, numbers: Array,
 
     out = through(product(through(rows, "gate"), through(rows, "up")), "down")
     back = jnp.argsort(order)  # where each (token, choice) went
-    return jnp.einsum("btad,bta->btd", out[back].reshape(b, t, active, d), weights, precision=precision)
+    out = wide(out[back].reshape(b, t, active, d))
+    return jnp.einsum("btad,bta->btd", out, weights, precision=precision)

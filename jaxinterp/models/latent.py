@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide
 from jaxinterp.models.norms import Line, add_bias, along, secant
 
 if TYPE_CHECKING:
@@ -79,14 +80,17 @@ def compress(w: Tree, x: Array, unit: Array | None, precision: Any) -> Array:
 def scale(latent: Array, w: Tree, name: str, config: ModelConfig) -> Array:
     """The denominator [B, T, 1] of a latent's RMS norm; [B, T, C] of a Dynamic Tanh in its place."""
     if config.norm == "tanh":
-        return secant(latent, w[f"{name}_alpha"])
+        return secant(wide(latent), wide(w[f"{name}_alpha"]))
     assert config.latent is not None
+    latent = wide(latent)
     return jnp.sqrt(jnp.mean(latent * latent, axis=-1, keepdims=True) + config.latent.norm_eps)
 
 
 def normalise(latent: Array, w: Tree, name: str, line: Line, unit: Array | None = None) -> Array:
     """A latent [B, T, C] through a given `Line` in place of its norm; gain and bias. Linear in it and in ``unit``."""
-    return add_bias(along(latent, line, unit) * w[name][None, None], w.get(f"{name}_bias"), unit)
+    gain, bias = w[name], w.get(f"{name}_bias")
+    out = along(latent, line, unit) * wide(gain)[None, None]
+    return add_bias(out, None if bias is None else wide(bias), unit).astype(gain.dtype)
 
 
 def values(w: Tree, latent: Array, line: Line, unit: Array | None, precision: Any) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide, wide_einsum
 from jaxinterp.models import experts
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Dispatch
@@ -32,10 +33,11 @@ def product(activation: str, gate: Array, up: Array) -> Array:
 
     "clipped_swish" (GPT-OSS) bounds both and shifts ``up`` by one.
     """
+    dtype, gate, up = gate.dtype, wide(gate), wide(up)
     if activation == "clipped_swish":
         gate, up = jnp.minimum(gate, LIMIT), jnp.clip(up, -LIMIT, LIMIT)
-        return gate * jax.nn.sigmoid(SHARPNESS * gate) * (up + SHIFT)
-    return ACTIVATIONS[activation](gate) * up
+        return (gate * jax.nn.sigmoid(SHARPNESS * gate) * (up + SHIFT)).astype(dtype)
+    return (ACTIVATIONS[activation](gate) * up).astype(dtype)
 
 
 def mlp(w: Tree, config: ModelConfig, x: Array, precision: Any, dispatch: Dispatch = "sparse") -> Array:
@@ -52,5 +54,6 @@ def mlp(w: Tree, config: ModelConfig, x: Array, precision: Any, dispatch: Dispat
         gate = add_bias(jnp.einsum("btd,dm->btm", x, w["gate"], precision=precision), w.get("gate_bias"))
         hidden = product(config.activation, gate, hidden)
     else:
-        hidden = ACTIVATIONS[config.activation](hidden)
-    return add_bias(jnp.einsum("btm,md->btd", hidden, w["down"], precision=precision), w.get("down_bias"))
+        hidden = ACTIVATIONS[config.activation](wide(hidden)).astype(x.dtype)
+    out = wide_einsum("btm,md->btd", hidden, w["down"], precision=precision).astype(x.dtype)
+    return add_bias(out, w.get("down_bias"))

@@ -4,6 +4,8 @@
 Normalization", arXiv 2503.10622) stands in the same place: ``tanh(alpha x) * gain + bias``, with one trained alpha a
 norm. Its denominator is of each entry: ``x / tanh(alpha x)``, the inverse slope of the secant through the origin.
 
+Sixteen-bit values are normed in float32 and rounded once, after gain and bias.
+
 Letters: B batch, T position, D width.
 """
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide
 
 if TYPE_CHECKING:
     from jaxinterp.models.config import ModelConfig
@@ -39,8 +42,9 @@ def centre(x: Array, config: ModelConfig) -> Array:
 def scale(x: Array, weights: Tree, config: ModelConfig) -> Array:
     """The denominator of x [..., D]: [..., 1], the root of the mean square (RMSNorm) or of the variance (LayerNorm)
     plus eps; for Dynamic Tanh [..., D], see `secant`."""
+    x = wide(x)
     if config.norm == "tanh":
-        return secant(x, weights["alpha"])
+        return secant(x, wide(weights["alpha"]))
     x = centre(x, config)
     return jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
 
@@ -61,12 +65,12 @@ def tangent(x: Array, alpha: Array) -> Line:
 
 def divide(x: Array, line: Line, config: ModelConfig, unit: Array | None = None) -> Array:
     """x [B, T, D] without the norm's gain and bias. Linear in x and in ``unit`` [B, T], the factor on the offset."""
-    return along(centre(x, config), line, unit)
+    return along(centre(wide(x), config), line, unit)
 
 
 def along(x: Array, line: Line, unit: Array | None = None) -> Array:
     """``x / scale``, plus the offset times ``unit`` [B, T] where the line has one."""
-    x = x / line.scale
+    x = wide(x) / line.scale
     if line.offset is None:
         return x
     return x + (line.offset if unit is None else unit[..., None] * line.offset)
@@ -77,14 +81,15 @@ def on_heads(x: Array, w: Tree, name: str, config: ModelConfig) -> Array:
 
     An RMS norm, or Dynamic Tanh in a model that has it.
     """
-    weight = w[name]
+    dtype, x, weight = x.dtype, wide(x), wide(w[name])
     shape = (1,) * (x.ndim - weight.ndim) + weight.shape
     factor = 1.0 + weight if config.norm_unit_offset else weight
     if config.norm == "tanh":
-        return jnp.tanh(w[f"{name}_alpha"] * x) * factor.reshape(shape) + w[f"{name}_bias"].reshape(shape)
+        alpha, bias = wide(w[f"{name}_alpha"]), wide(w[f"{name}_bias"])
+        return (jnp.tanh(alpha * x) * factor.reshape(shape) + bias.reshape(shape)).astype(dtype)
     axes = tuple(range(-weight.ndim, 0))
     size = jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True) + config.norm_eps)
-    return x / size * factor.reshape(shape)
+    return (x / size * factor.reshape(shape)).astype(dtype)
 
 
 def gain(weights: Tree, config: ModelConfig) -> Array:
@@ -99,8 +104,9 @@ def affine(normalised: Array, weights: Tree, config: ModelConfig, unit: Array | 
       unit: [B, T] factor on the bias; None means one. Linearisation passes a variable here, which makes
         the bias a source of its own.
     """
-    out = normalised * gain(weights, config)[None, None, :]
-    return add_bias(out, weights.get("bias"), unit)
+    out = normalised * wide(gain(weights, config))[None, None, :]
+    bias = weights.get("bias")
+    return add_bias(out, None if bias is None else wide(bias), unit).astype(weights["scale"].dtype)
 
 
 def add_bias(x: Array, bias: Array | None, unit: Array | None = None) -> Array:

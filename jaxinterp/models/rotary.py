@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
+from jaxinterp.core.precision import wide
 
 if TYPE_CHECKING:
     from jaxinterp.models.config import ModelConfig
@@ -175,6 +176,8 @@ def rotate(x: Array, turn: tuple[Array, Array], pairs: str) -> Array:
         first, second = jnp.split(turning, 2, axis=-1)
     else:
         first, second = turning[..., 0::2], turning[..., 1::2]
+    first, second = wide(first), wide(second)
     turned = (first * cos - second * sin, second * cos + first * sin)
     out = jnp.concatenate(turned, -1) if pairs == "half" else jnp.stack(turned, -1).reshape(turning.shape)
+    out = out.astype(x.dtype)
     return jnp.concatenate([out, rest], -1) if rest.shape[-1] else out

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxinterp.core.letters import Tree
+from jaxinterp.core.letters import Array, Tree
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.experts import Experts
 from jaxinterp.models.latent import Latent
@@ -185,19 +185,21 @@ class Run(NamedTuple):
     Attributes:
       mlp: where their MLPs are: "layers", "dense" or "experts".
       offset: where the first stands in that stack.
+      whole: whether these are all layers of the model.
     """
 
     mlp: str
     start: int
     stop: int
     offset: int
+    whole: bool = False
 
 
 def runs(config: ModelConfig) -> tuple[Run, ...]:
     """The layers in order, as few runs as there can be."""
     n = config.n_layers
     if config.experts is None:
-        return (Run("layers", 0, n, 0),)
+        return (Run("layers", 0, n, 0, whole=True),)
     result: list[Run] = []
     counts = {"dense": 0, "experts": 0}
     for layer in range(n):
@@ -207,7 +209,7 @@ def runs(config: ModelConfig) -> tuple[Run, ...]:
         else:
             result.append(Run(kind, layer, layer + 1, counts[kind]))
         counts[kind] += 1
-    return tuple(result)
+    return tuple(run._replace(whole=len(result) == 1) for run in result)
 
 
 def part(tree: Tree, start: int, stop: int) -> Tree:
@@ -224,6 +226,19 @@ def of_run(params: Tree, run: Run) -> Tree:
     if run.mlp == "layers":
         return shared
     own = part(params[run.mlp], run.offset, run.offset + run.stop - run.start)
+    return {**shared, "experts": own} if run.mlp == "experts" else {**shared, **own}
+
+
+def at_layer(params: Tree, run: Run, layer: Array) -> Tree:
+    """The weights of the layer of a run whose number is the array ``layer``, looked up in the whole stacks."""
+
+    def take(tree: Tree, index: Array) -> Tree:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
+
+    shared = take(params["layers"], layer)
+    if run.mlp == "layers":
+        return shared
+    own = take(params[run.mlp], layer - (run.start - run.offset))
     return {**shared, "experts": own} if run.mlp == "experts" else {**shared, **own}
 
 
