@@ -71,7 +71,8 @@ class FlaxSource:
         """Every site of tokens [B, T], [L, B, T, D] each. Pure: to be jitted, differentiated and sharded."""
         where = _places(tokens, positions, segments)
         paths = tuple(self.sites.values())
-        return dict(zip(self.sites, _gather(self, paths, variables, tokens, *where), strict=True))
+        values = _gather(self.run, paths, self.config.n_layers, variables, tokens, *where)
+        return dict(zip(self.sites, values, strict=True))
 
     def collect(
         self, tokens: Array, segments: Array, positions: Array, sites: tuple[str, ...]
@@ -82,7 +83,7 @@ class FlaxSource:
         a dictionary's reading site comes before its writing site.
         """
         paths = tuple(self.sites[self._name(site, sites[0])] for site in sites)
-        return _collect(self.variables, tokens, positions, segments, _Static(self, paths))
+        return _collect(self.variables, tokens, positions, segments, self.run, paths, self.config.n_layers)
 
     def _name(self, site: str, first: str) -> str:
         for name in (site, READ if site == first else WRITE):
@@ -103,19 +104,6 @@ class FlaxSource:
     def digest(self) -> str:
         """sha256 of the sizes and of every array's path, dtype, shape and bytes; random keys do not count."""
         return digest_with_config(self.config, _arrays(self.variables))
-
-
-class _Static:
-    """What `_collect` is compiled for; the same source and paths compile once."""
-
-    def __init__(self, source: FlaxSource, paths: tuple[str, ...]) -> None:
-        self.source, self.key = source, (source.run, paths, source.config)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
 
 
 def flax_source(
@@ -215,27 +203,35 @@ def _places(tokens: Array, positions: Array | None, segments: Array | None) -> t
 
 
 def _gather(
-    source: FlaxSource,
+    run: Run,
     paths: tuple[str, ...],
+    layers: int,
     variables: Tree,
     tokens: Array,
     positions: Array,
     segments: Array,
 ) -> list[Array]:
-    each = [[p] if "{l}" not in p else _each(p, source.config.n_layers) for p in paths]
+    each = [[path] if "{l}" not in path else _each(path, layers) for path in paths]
     wanted = frozenset(one for group in each for one in group)
-    found = source.run(variables, tokens, positions, segments, wanted)
+    found = run(variables, tokens, positions, segments, wanted)
     return [
         found[path] if path in found and found[path].ndim == 4 else jnp.stack([found[one] for one in group])
         for path, group in zip(paths, each, strict=True)
     ]
 
 
-@partial(jax.jit, static_argnames="static")
+# The function of a source is made once, so that the same source and paths compile once.
+@partial(jax.jit, static_argnames=("run", "paths", "layers"))
 def _collect(
-    variables: Tree, tokens: Array, positions: Array, segments: Array, static: _Static
+    variables: Tree,
+    tokens: Array,
+    positions: Array,
+    segments: Array,
+    run: Run,
+    paths: tuple[str, ...],
+    layers: int,
 ) -> tuple[Array, ...]:
-    values = _gather(static.source, static.key[1], variables, tokens, positions, segments)
+    values = _gather(run, paths, layers, variables, tokens, positions, segments)
     return tuple(v.reshape(v.shape[0], -1, v.shape[-1]) for v in values)
 
 
