@@ -77,6 +77,7 @@ class SentencePieceTokenizer(BaseTokenizer):
         stops: tuple[int, ...] = (),
     ) -> None:
         self.model, self.settings, self.where = bytes(model), dict(settings or {}), str(where)
+        files.check_names(self.settings, self.where)
         kind = self.settings.get("tokenizer_class")
         kind = kind.removesuffix("Fast") if isinstance(kind, str) else None
         if kind not in _CLASSES:

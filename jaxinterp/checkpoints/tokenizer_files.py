@@ -148,6 +148,20 @@ def content(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
+def check_names(settings: Mapping[str, Any], where: str) -> None:
+    """Special tokens are texts, or objects with a text ``content``.
+
+    Raises:
+      InputError: naming the field that holds something else.
+    """
+    for key in (*NAMED, FURTHER):
+        given = settings.get(key)
+        each = given if key == FURTHER and isinstance(given, list) else [given]
+        wrong = (key == FURTHER) != isinstance(given, list) or any(content(token) is None for token in each)
+        if given is not None and wrong:
+            raise InputError(f"{where}: the field {key} is {given!r:.60}, expected the text of a token")
+
+
 def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
     """ "bos_token" → its text, for every single special token that the settings name."""
     return {key: name for key in NAMED if (name := content(settings.get(key)))}

@@ -74,6 +74,7 @@ class JsonTokenizer(BaseTokenizer):
         import tokenizers
 
         self.json, self.settings, self.where = text, dict(settings or {}), str(where)
+        files.check_names(self.settings, self.where)
         try:
             description = json.loads(text)
             self._inner = tokenizers.Tokenizer.from_str(text)
@@ -165,8 +166,7 @@ class JsonTokenizer(BaseTokenizer):
         return nothing
 
     def _named(self, field: str) -> int | None:
-        token = self.settings.get(field)
-        token = token.get("content") if isinstance(token, dict) else token
+        token = files.content(self.settings.get(field)) or None
         if token is None and field in self.settings:
             return None
         if token is None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from jaxinterp.checkpoints import load_model, save_model
+from jaxinterp.checkpoints import SentencePieceTokenizer, load_model, save_model
+from jaxinterp.checkpoints import tokenizer_files as files
 from jaxinterp.checkpoints.llama2c_tokenizer import Llama2cTokenizer, read_tokenizer
 from jaxinterp.checkpoints.tokenizer_base import BaseTokenizer
 from jaxinterp.checkpoints.tokenizers import JsonTokenizer, read_tokenizer_json
@@ -38,6 +39,8 @@ TOKENIZERS: dict[str, BaseTokenizer] = {
     },
     "llama2c": llama2c(),
 }
+METASPACE = (DATA / "metaspace" / "tokenizer.json").read_text()
+PIECES = (DATA / "sentencepiece_llama" / "tokenizer.model").read_bytes()
 PARTS = [*"ab he▁é日😀\n\t", "the ", "model", "<s>", "<|endoftext|>", "<|im|>", "<tool>", "e\u0301"]
 
 
@@ -153,6 +156,41 @@ def test_settings_that_give_a_token_another_id() -> None:
     for table in (3, {"a": {}}, {"1": {"content": 3}}):
         with pytest.raises(InputError, match="added_tokens_decoder"):
             JsonTokenizer(text, {"added_tokens_decoder": table})
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 400), st.sampled_from(["<s>", "", "the", "LlamaTokenizer", "a\n"]),
+    st.fixed_dictionaries({"content": st.sampled_from(["<s>", "<n>", 3])}),
+    st.lists(st.sampled_from(["<s>", 3, {}]), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["1", "3", "x", "400"]),
+        st.fixed_dictionaries({"content": st.sampled_from(["<s>", "<n>", "", None]), "special": st.booleans()}),
+        max_size=2,
+    ),
+)  # fmt: skip
+FIELDS = (
+    *files.NAMED, files.FURTHER, "added_tokens_decoder", "add_bos_token", "legacy", "add_prefix_space",
+    "tokenizer_class", "chat_template", "extra_special_tokens",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(given_settings=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4), kind=st.booleans())
+def test_any_settings_work_or_are_refused(given_settings: dict[str, Any], kind: bool) -> None:
+    try:
+        tokenizer: Any = (
+            JsonTokenizer(METASPACE, given_settings)
+            if kind
+            else SentencePieceTokenizer(PIECES, given_settings)
+        )
+    except InputError as error:
+        text = str(error)
+    else:
+        ids, spans = tokenizer.encode_with_offsets("the <n> <s>")
+        text = tokenizer.decode(ids)
+        assert len(spans) == len(ids) and all(tokenizer.text(i) for i in ids)
+        assert tokenizer == type(tokenizer)(tokenizer.json if kind else PIECES, given_settings)
+    assert "\n" not in text
 
 
 def test_older_digests_stay() -> None:
