@@ -34,6 +34,7 @@ FILE = "tokenizer.model"
 # Classes of transformers that use the pieces' own ids; with what the file says alone, None.
 _CLASSES = (None, "LlamaTokenizer", "GemmaTokenizer", "T5Tokenizer")
 _LARGEST = 1 << 26
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} 0\r?\n")
 # ModelProto.normalizer_spec (field 3) with add_dummy_prefix (field 3) false. Put after a serialized model it is
 # merged into the model's own, which is how protocol buffers read a field that comes twice.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
@@ -315,6 +316,8 @@ def _load(model: bytes, where: str) -> Any:
             return pieces
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         problem = " ".join(str(error).split())[:200]
+    if _TIKTOKEN.match(model):
+        problem = "it looks like one of tiktoken, which is not supported; give the tokenizer.json"
     raise InputError(f"{where} is not a SentencePiece model: {problem}")
 
 

@@ -237,6 +237,11 @@ def test_what_is_no_model(content: bytes, tmp_path: Path) -> None:
         read_sentencepiece(tmp_path / "tokenizer.model")
 
 
+def test_a_tiktoken_file_is_called_so() -> None:
+    with pytest.raises(InputError, match="looks like one of tiktoken.* give the tokenizer.json"):
+        SentencePieceTokenizer(b"IQ== 0\nIg== 1\n" * 9)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_models_raise_or_work(data: st.DataObject) -> None:
