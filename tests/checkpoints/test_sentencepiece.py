@@ -238,7 +238,7 @@ def test_what_is_no_model(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_tiktoken_file_is_called_so() -> None:
-    with pytest.raises(InputError, match="looks like one of tiktoken.* give the tokenizer.json"):
+    with pytest.raises(InputError, match=r"looks like one of tiktoken.* give the tokenizer.json"):
         SentencePieceTokenizer(b"IQ== 0\nIg== 1\n" * 9)
 
 
