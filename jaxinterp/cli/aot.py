@@ -39,8 +39,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="experts: each chip its own (default), or left to the compiler",
     )  # fmt: skip
     sub.add_argument(
-        "--copy", default="", metavar="AXIS,...",
-        help="logical axes that every chip holds whole, as kv_heads where their number does not divide",
+        "--rules", default="", metavar="AXIS=MESH,...",
+        help="where logical axes go instead, as in kv_heads=none,rank=model,batch=data+expert",
     )  # fmt: skip
     sub.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         shape(options.model), options.topology, options.mesh, batch=options.batch, length=options.length,
         sites=[site for site in options.sites.split(",") if site], logits=not options.no_logits,
         dtype=options.dtype, dispatch=None if options.dispatch == "own" else options.dispatch,
-        rules=DEFAULT_RULES.replace(**{axis: None for axis in options.copy.split(",") if axis}),
+        rules=DEFAULT_RULES.changed(options.rules),
     )  # fmt: skip
     facts = {"model": options.model, **facts}
     if options.json:

@@ -103,20 +103,8 @@ def forward(
       logits [B, T, V], at least float32, and `Activations`.
     """
     logits, activations, _ = _run(
-        params,
-        config,
-        tokens,
-        sites,
-        edits,
-        positions,
-        segments,
-        None,
-        swap,
-        unroll,
-        dispatch,
-        remat,
-        precision,
-    )
+        params, config, tokens, sites, edits, positions, segments, None, swap, unroll, dispatch, remat, precision,
+    )  # fmt: skip
     return logits, activations
 
 
@@ -126,20 +114,8 @@ def forward_cached(
 ) -> tuple[Array, Cache]:  # fmt: skip
     """Run T more tokens after those in ``cache`` (stacked over layers); logits [B, T, V] and the new cache."""
     logits, _, extended = _run(
-        params,
-        config,
-        tokens,
-        (),
-        edits,
-        positions,
-        segments,
-        cache,
-        None,
-        False,
-        "sparse",
-        "none",
-        precision,
-    )
+        params, config, tokens, (), edits, positions, segments, cache, None, False, "sparse", "none", precision,
+    )  # fmt: skip
     assert extended is not None
     return logits, extended
 

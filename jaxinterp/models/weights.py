@@ -107,7 +107,7 @@ def _latent(config: ModelConfig, latent: Latent) -> dict[str, Any]:
     width, heads, head, low = (d, "width"), (h, "heads"), (e, "head_width"), (c, "replicated")
     turned = (latent.d_turned, "replicated")
     found = {
-        "kv_down": one(width, low, init=normal(d**-0.5)),
+        "kv_down": one(width, (c, "rank"), init=normal(d**-0.5)),
         "kv_norm": one(low, init="ones"),
         "k_turned": one(width, turned, init=normal(d**-0.5)),
         "k_up": one((latent.d_plain, "head_width"), low, heads, init=normal(c**-0.5)),
@@ -119,7 +119,7 @@ def _latent(config: ModelConfig, latent: Latent) -> dict[str, Any]:
         return {**found, "q": one(width, heads, head, init=normal(d**-0.5))}
     rank = (r, "replicated")
     found |= {
-        "q_down": one(width, rank, init=normal(d**-0.5)),
+        "q_down": one(width, (r, "rank"), init=normal(d**-0.5)),
         "q_norm": one(rank, init="ones"),
         "q_up": one(rank, heads, head, init=normal(r**-0.5)),
     }

@@ -31,6 +31,7 @@ _DEFAULT: dict[str, MeshAxes] = {
     "layers": None,
     "width": None,
     "head_width": None,
+    "rank": None,
     "position": None,
     "replicated": None,
 }
@@ -55,6 +56,23 @@ class Rules:
             if name not in self.to_mesh:
                 raise InputError(f"no logical axis {name!r}{near(name, self.to_mesh)}")
         return Rules(MappingProxyType({**self.to_mesh, **changes}))
+
+    def changed(self, text: str) -> Rules:
+        """A copy with the rules that ``text`` changes: ``"kv_heads=none,rank=model,batch=data+expert"``.
+
+        Raises:
+          InputError: an unknown logical axis, or something else than changes.
+        """
+        changes: dict[str, MeshAxes] = {}
+        for part in (part.strip() for part in text.split(",") if part.strip()):
+            name, equals, value = part.partition("=")
+            if not equals or not value:
+                raise InputError(
+                    f"rules {text!r}: {part!r} is no change, expected axis=mesh axis or axis=none"
+                )
+            axes = tuple(value.split("+"))
+            changes[name] = None if value == "none" else axes[0] if len(axes) == 1 else axes
+        return self.replace(**changes)
 
     def targets(self, axis: str, mesh: Mesh, where: str = "rules") -> tuple[str, ...]:
         """The axes of ``mesh`` that the logical ``axis`` is divided over, () for none.

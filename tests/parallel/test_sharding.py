@@ -27,6 +27,8 @@ RULES = {
     "width": DEFAULT_RULES.replace(width=("data", "expert"), experts="model"),
     # Attention whole on every device.
     "heads": DEFAULT_RULES.replace(heads=None, kv_heads=None),
+    # What latent attention compresses to, too.
+    "rank": DEFAULT_RULES.replace(rank="model"),
     # The batch over the data axis alone: devices along the expert axis repeat attention.
     "batch": DEFAULT_RULES.replace(batch="data"),
 }

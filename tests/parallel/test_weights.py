@@ -131,6 +131,16 @@ def test_a_weight_that_a_mesh_does_not_divide_is_named(family: str) -> None:
         weights.shardings(declare(tiny_config(family)), mesh)
 
 
+def test_rules_in_words() -> None:
+    rules = DEFAULT_RULES.changed("kv_heads=none, rank=model,batch=data+expert")
+    assert rules == DEFAULT_RULES.replace(kv_heads=None, rank="model", batch=("data", "expert"))
+    assert DEFAULT_RULES.changed("") == DEFAULT_RULES
+    with pytest.raises(InputError, match="no logical axis 'kvheads' .did you mean kv_heads"):
+        DEFAULT_RULES.changed("kvheads=model")
+    with pytest.raises(InputError, match=r"'heads' is no change, expected axis=mesh axis"):
+        DEFAULT_RULES.changed("heads")
+
+
 def test_rules_can_be_changed_by_name_only() -> None:
     assert DEFAULT_RULES.replace(vocab=None).to_mesh["vocab"] is None
     with pytest.raises(InputError, match="did you mean heads"):
