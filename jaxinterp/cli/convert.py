@@ -22,7 +22,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--dtype", help="float16, bfloat16 or float32 (default: the source's)")
     sub.add_argument(
-        "--tokenizer", help="tokenizer.json, tokenizer.model or llama2.c tokenizer (default: beside the model)"
+        "--tokenizer",
+        help="tokenizer.json, tokenizer.model or llama2.c tokenizer (default: beside the model)",
     )
     sub.add_argument("--no-tokenizer", action="store_true", help="leave the tokenizer out")
     sub.add_argument(

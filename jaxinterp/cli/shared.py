@@ -24,7 +24,8 @@ def model_options(sub: argparse.ArgumentParser, *, default: str | None = None) -
         help=f"folder of a dictionary, 'pocket' (its CLT) or 'pocket-plt'{note}",
     )  # fmt: skip
     sub.add_argument(
-        "--tokenizer", help="tokenizer.json, tokenizer.model or llama2.c tokenizer (default: beside the model)"
+        "--tokenizer",
+        help="tokenizer.json, tokenizer.model or llama2.c tokenizer (default: beside the model)",
     )
 
 
