@@ -126,7 +126,7 @@ class Layout:
 def file_of(info: ArrayInfo, shard: int) -> str:
     """The file of a shard in an array, relative to the store."""
     place = [str(shard) if axis == info.rows_axis else "0" for axis in range(len(info.shape))]
-    return "/".join([info.name, "c", *place])
+    return f"{info.name}/" + ".".join(["c", *place])
 
 
 def spec(folder: Path, info: ArrayInfo, shard_rows: int) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def spec(folder: Path, info: ArrayInfo, shard_rows: int) -> dict[str, Any]:
         "metadata": {
             "shape": list(info.shape), "data_type": info.dtype, "fill_value": 0,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
-            "chunk_key_encoding": {"name": "default"},
+            # One folder for all shards of an array: fewer names to make durable.
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "codecs": [{"name": "sharding_indexed", "configuration": codec}],
         },
         "store_data_equal_to_fill_value": True,

@@ -24,7 +24,7 @@ class Line(NamedTuple):
       shard: its number.
       used: usable rows in each of its chunks.
       later: those of them that are not the first of their document.
-      files: path within the store → (bytes, crc32 of the whole file).
+      files: path within the store → (bytes, `store_shard.fingerprint`).
     """
 
     shard: int

@@ -12,7 +12,8 @@ import numpy as np
 from jaxinterp.activations import store_ledger
 from jaxinterp.activations.store_layout import COLUMNS, TOKENS, Site, read_header
 from jaxinterp.activations.store_quantise import decode
-from jaxinterp.activations.store_writer import damage, open_arrays, reason
+from jaxinterp.activations.store_shard import damage, look
+from jaxinterp.activations.store_writer import open_arrays, reason
 from jaxinterp.core.errors import InputError, near
 
 Rows = slice | np.ndarray
@@ -41,8 +42,8 @@ class TokenRows(NamedTuple):
 class Store:
     """A finished store.
 
-    Opening it compares the size of every file with the ledger; reading compares every chunk with its crc32c; `verify`
-    compares all bytes with the ledger.
+    Opening it compares the size of every file with the ledger. Reading compares the file of a shard with the ledger's
+    fingerprint before its first use, and every chunk with its crc32c. `verify` does so for all of them.
 
     Args:
       folder: of the store.
@@ -60,8 +61,12 @@ class Store:
                 f"{self.folder} is not finished: {len(self.lines)} of {self.layout.shards} shards are there; the "
                 "command that began it goes on with it"
             )
-        self._check(thorough=False)
+        for shard in sorted(self.lines):
+            if why := damage(self.folder, self.layout, self.lines[shard]):
+                raise InputError(f"{self.folder}: {why}")
         self.arrays = open_arrays(self.folder, self.layout)
+        self._infos = {info.name: info for info in self.layout.arrays()}
+        self._seen: set[tuple[str, int]] = set()
         ordered = [self.lines[n] for n in range(self.layout.shards)]
         self.used = np.array([n for line in ordered for n in line.used], np.int64)
         self.later = np.array([n for line in ordered for n in line.later], np.int64)
@@ -95,7 +100,9 @@ class Store:
 
     def verify(self) -> None:
         """Compare every byte of every shard with the ledger; `InputError` for the first that is wrong."""
-        self._check(thorough=True)
+        for shard in sorted(self.lines):
+            if why := damage(self.folder, self.layout, self.lines[shard], self.arrays):
+                raise InputError(f"{self.folder}: {why}")
 
     def read(self, name: str, rows: Rows, layers: Sequence[int] | None = None) -> np.ndarray:
         """Rows of a site: float32 [L, R, D].
@@ -118,6 +125,8 @@ class Store:
                 raise InputError(f"{self.folder}: layer {missing[0]} of {name} is not stored: {site.layers}")
             chosen = [site.layers.index(layer) for layer in layers]
         names = [f"sites/{name}", *([f"sites/{name}.scale"] if self.layout.dtype == "int8" else [])]
+        for array in names:
+            self._look(array, rows)
         waiting = [self.arrays[n].oindex[chosen, rows].read() for n in names]
 
         def finish() -> np.ndarray:
@@ -128,6 +137,7 @@ class Store:
     def tokens(self, rows: Rows) -> TokenRows:
         """Which tokens rows are."""
         rows = self._rows(rows)
+        self._look(TOKENS, rows)
         values = self._wait(TOKENS, self.arrays[TOKENS].oindex[rows, :].read(), rows)
         columns = {name: values[:, i] for i, name in enumerate(COLUMNS)}
         return TokenRows(**{**columns, "use": columns["use"] != 0})
@@ -172,21 +182,27 @@ class Store:
             )
         return rows
 
+    def _shards(self, rows: Rows) -> Sequence[int]:
+        """The shards that rows are in."""
+        size = self.layout.shard_rows
+        if isinstance(rows, slice):
+            return range(rows.start // size, -(-rows.stop // size))
+        return np.unique(rows // size).tolist()
+
+    def _look(self, name: str, rows: Rows) -> None:
+        """Compare each shard's fingerprint with the ledger's before it is read for the first time."""
+        for shard in self._shards(rows):
+            if (name, shard) not in self._seen:
+                why = look(self.folder, self.layout, self.lines[shard], self._infos[name], deep=True)
+                if why:
+                    raise InputError(f"{self.folder}: {why}")
+                self._seen.add((name, shard))
+
     def _wait(self, name: str, future: Any, rows: Rows) -> np.ndarray:
         try:
             return np.asarray(future.result())
         except Exception as error:
-            size = self.layout.shard_rows
-            if isinstance(rows, slice):
-                touched: Sequence[int] = range(rows.start // size, -(-rows.stop // size))
-            else:
-                touched = np.unique(rows // size).tolist()
-            for shard in touched:
-                if why := damage(self.folder, self.lines[shard], thorough=True):
+            for shard in self._shards(rows):
+                if why := damage(self.folder, self.layout, self.lines[shard], self.arrays):
                     raise InputError(f"{self.folder}: {why}") from error
             raise InputError(f"{self.folder}: {name} cannot be read: {reason(error)}") from error
-
-    def _check(self, thorough: bool) -> None:
-        for shard in sorted(self.lines):
-            if why := damage(self.folder, self.lines[shard], thorough=thorough):
-                raise InputError(f"{self.folder}: {why}")

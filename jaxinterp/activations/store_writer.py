@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,10 +24,11 @@ from jaxinterp.activations.store_layout import (
     write_header,
 )
 from jaxinterp.activations.store_ledger import Line
+from jaxinterp.activations.store_shard import chunks, damage, fingerprint
 from jaxinterp.core.differences import first_difference
 from jaxinterp.core.errors import InputError
 
-PENDING = 2
+PENDING = 3
 """Shards that may be on their way to the disk while the next is computed."""
 
 
@@ -69,10 +69,13 @@ def prepare(
             if strange is not None:
                 raise InputError(f"{folder} is not empty (it holds {strange}) and is no store of activations")
             write_header(folder, layout, made_by)
-        open_arrays(folder, layout, create=True)
+        arrays = open_arrays(folder, layout, create=True)
+        for name in {folder, folder / "sites"}:
+            store_ledger.sync_folder(name)
         store_ledger.drop_torn(folder)
         lines = store_ledger.read(folder, layout)
-        bad = {n: why for n, line in lines.items() if (why := damage(folder, line, thorough=repair))}
+        found = {n: damage(folder, layout, line, arrays if repair else None) for n, line in lines.items()}
+        bad = {n: why for n, why in found.items() if why}
         if bad and not repair:
             raise InputError(
                 f"{folder}: {next(iter(bad.values()))}; collect again with repair to write it anew"
@@ -84,30 +87,6 @@ def prepare(
     except OSError as error:
         raise InputError(f"cannot write the store {folder}: {error.strerror or error}") from error
     return lines
-
-
-def damage(folder: Path, line: Line, *, thorough: bool) -> str | None:
-    """What is wrong with the files of a shard: missing, of another size or, looked at thoroughly, of other content."""
-    for name, (size, check) in line.files.items():
-        path = folder / name
-        try:
-            found = path.stat().st_size
-        except OSError:
-            return f"shard {line.shard} is damaged: {name} is missing"
-        if found != size:
-            return f"shard {line.shard} is damaged: {name} has {found} bytes, the ledger says {size}"
-        if thorough and checksum(path) != check:
-            return f"shard {line.shard} is damaged: the bytes of {name} do not match the ledger"
-    return None
-
-
-def checksum(path: Path) -> int:
-    """crc32 of a file."""
-    total = 0
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            total = zlib.crc32(data, total)
-    return total
 
 
 def open_arrays(folder: Path, layout: Layout, *, create: bool = False) -> dict[str, Any]:
@@ -203,9 +182,8 @@ class StoreWriter:
             files = {}
             for info in self.layout.arrays():
                 path = self.folder / (name := file_of(info, shard))
-                for parent in list(path.relative_to(self.folder).parents)[:-1]:
-                    store_ledger.sync_folder(self.folder / parent)
-                files[name] = (path.stat().st_size, checksum(path))
+                store_ledger.sync_folder(path.parent)
+                files[name] = (path.stat().st_size, fingerprint(path, chunks(self.layout, info)))
             use = values["tokens"][:, 3] != 0
             later = use & (values["tokens"][:, 1] > 0)
             line = Line(shard, self._counts(use), self._counts(later), files)

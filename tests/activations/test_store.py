@@ -111,7 +111,7 @@ def test_other_programs_can_read_the_arrays(store: Path) -> None:
     )
 
 
-FILE = "sites/mlp_in/c/0/1/0"
+FILE = "sites/mlp_in/c.0.1.0"
 
 
 def problem(folder: Path) -> str | None:
@@ -154,7 +154,7 @@ def test_every_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, da
     (folder / name).write_bytes(raw)
     error = problem(folder)
     if error is not None:
-        assert "/c/" not in name or name in error
+        assert "/c." not in name or name in error
         return
     # What is not one of ours may be changed without harm, if the change means nothing.
     assert name.endswith("zarr.json"), name
@@ -167,16 +167,21 @@ def test_a_flipped_bit_is_an_error_when_it_is_read(store: Path) -> None:
     raw[30] ^= 4
     (store / FILE).write_bytes(raw)
     opened = Store(store)
-    with pytest.raises(InputError, match=f"shard 1 is damaged: the bytes of {FILE} do not match"):
+    with pytest.raises(
+        InputError, match=f"shard 1 is damaged: the bytes of {FILE} do not match their checksums"
+    ):
         opened.read("mlp_in", slice(None))
     with pytest.raises(InputError, match="shard 1 is damaged"):
         opened.read("mlp_in", np.array([2, 16, 17]))
 
 
 def test_a_whole_shard_in_the_wrong_place_is_found(store: Path) -> None:
-    shutil.copy(store / "sites/mlp_in/c/0/0/0", store / FILE)
-    with pytest.raises(InputError, match="shard 1 is damaged: the bytes of"):
-        Store(store).verify()
+    shutil.copy(store / "sites/mlp_in/c.0.0.0", store / FILE)
+    for use in (Store.verify, lambda s: s.read("mlp_in", slice(16, 17))):
+        with pytest.raises(
+            InputError, match=f"shard 1 is damaged: {FILE} is not the file that the ledger knows"
+        ):
+            use(Store(store))
 
 
 def test_damage_is_repaired_and_only_then(tmp_path: Path, store: Path) -> None:
@@ -184,9 +189,9 @@ def test_damage_is_repaired_and_only_then(tmp_path: Path, store: Path) -> None:
     raw = bytearray((store / FILE).read_bytes())
     raw[-1] ^= 1
     (store / FILE).write_bytes(raw)
-    (store / "tokens/c/2/0").unlink()
+    (store / "tokens/c.2.0").unlink()
     with pytest.raises(
-        InputError, match="shard 2 is damaged: tokens/c/2/0 is missing; collect again with repair"
+        InputError, match="shard 2 is damaged: tokens/c.2.0 is missing; collect again with repair"
     ):
         prepare(store, LAYOUT, {"seed": 1})
     lines = prepare(store, LAYOUT, {"seed": 1}, repair=True)
@@ -218,7 +223,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path, store: Path) -> 
     half = store_ledger.Line(2, (4, 4), (4, 4), {}).text().encode()[:-9]
     ledger.write_bytes(ledger.read_bytes() + half)
     for name in (
-        "sites/mlp_in/c/0/0/0", "sites/mlp_in/c/0/2/0.__lock", "tokens/c/0/0.__lock", ".store.json.abc.tmp", "notes.md",
+        "sites/mlp_in/c.0.0.0", "sites/mlp_in/c.0.2.0.__lock", "tokens/c.0.0.__lock", ".store.json.abc.tmp", "notes.md",
     ):  # fmt: skip
         (tmp_path / "b" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "b" / name).write_bytes(b"half")

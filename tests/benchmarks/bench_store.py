@@ -21,24 +21,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.activations import TextConfig
-from jaxinterp.activations.collect import CollectConfig, collect
+from jaxinterp.activations.collect import CollectConfig, _Run, collect, plan
+from jaxinterp.activations.collect_mesh import Forward
 from jaxinterp.activations.documents import token_source
 from jaxinterp.activations.store_layout import Layout, Site, chunk_rows
 from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.store_stream import StoredConfig, stored_stream
 from jaxinterp.activations.store_writer import StoreWriter, prepare
 from jaxinterp.activations.text import Source
+from jaxinterp.core.progress import Progress
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import forward
 from jaxinterp.models.model import Model
 from jaxinterp.models.weights import declare
+from jaxinterp.parallel.mesh import make
+from jaxinterp.parallel.rules import DEFAULT_RULES
 from jaxinterp.parallel.weights import initialise
 
 MIB = 1 << 20
 
 
 def say(**facts: Any) -> None:
-    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}), flush=True)
+    def short(value: Any) -> Any:
+        return [short(v) for v in value] if isinstance(value, list) else float(f"{value:.6g}")
+
+    told = {k: v if isinstance(v, str) else short(v) for k, v in facts.items()}
+    print(json.dumps({**told, "load": round(os.getloadavg()[0], 1)}), flush=True)
 
 
 def ids(vocab: int, length: int, batch: int) -> Source:
@@ -52,43 +60,45 @@ def ids(vocab: int, length: int, batch: int) -> Source:
 
 
 def collection(
-    folder: Path, name: str, model: Model, batches: int, batch: int, length: int, dtype: str
+    folder: Path, name: str, model: Model, batches: int, batch: int, length: int, dtype: str, block: int
 ) -> None:
-    """Tokens a second of the forward pass to the logits, and of collection of two sites of all layers to disk."""
+    """Tokens a second of the forward pass to the logits, and of collecting two sites of all layers onto the disk.
+
+    Both are compiled before, both run the same blocks; collection ends when everything is on disk and in the ledger.
+    """
     source = ids(model.config.vocab_size, length, batch)
     text = TextConfig(length=length, batch=batch)
-    config = CollectConfig(batches, ("mlp_in", "mlp_out"), text, dtype=dtype, microbatch=batch)
+    config = CollectConfig(batches, ("mlp_in", "mlp_out"), text, dtype=dtype, microbatch=block)
+    layout, mesh = plan(model, config), make(1, devices=jax.devices()[:1])
     bare = jax.jit(lambda p, t, s, o: forward(p, model.config, t, segments=s, positions=o)[0])
+    collecting = Forward(model, layout.sites, dtype, mesh, DEFAULT_RULES, block=block, length=length)
     texts = [source.batch(i) for i in range(batches)]
 
     def run_bare() -> float:
         start = time.perf_counter()
         out = None
         for one in texts:
-            out = bare(model.params, *map(jnp.asarray, (one.tokens, one.segments, one.positions)))
+            for at in range(0, batch, block):
+                here = (a[at : at + block] for a in (one.tokens, one.segments, one.positions))
+                out = bare(model.params, *map(jnp.asarray, here))
         jax.block_until_ready(out)
         return time.perf_counter() - start
 
     def run_collect() -> float:
         shutil.rmtree(folder / "c", ignore_errors=True)
+        prepare(folder / "c", layout, {})
         start = time.perf_counter()
-        collect(model, config, folder / "c", source=source)
-        return time.perf_counter() - start
-
-    def start_up() -> float:
-        """What a collection costs besides its tokens: digest, compilation, files (the same run, all but done)."""
-        start = time.perf_counter()
-        collect(model, config, folder / "c", source=source)
+        run = _Run(folder / "c", layout, config, source, collecting, Progress("", quiet=True), False, model)
+        run.all(list(range(layout.shards)))
         return time.perf_counter() - start
 
     run_bare(), run_collect()  # compile
-    pairs = [(run_bare(), run_collect(), start_up()) for _ in range(3)]
-    tokens, size = batches * batch * length, Store(folder / "c").layout.bytes_per_row()
-    best = min(pairs, key=lambda p: p[1] / p[0])
-    ratios = [b / c for b, c, _ in pairs]
+    pairs = [(run_bare(), run_collect()) for _ in range(4)]
+    tokens, size = layout.rows, layout.bytes_per_row()
     say(
-        what="collection", model=name, dtype=dtype, tokens=tokens, bytes_a_token=size, bare=tokens / best[0],
-        collected=tokens / best[1], share=ratios, mib_s=tokens * size / best[1] / MIB, start_up_s=best[2],
+        what="collection", model=name, dtype=dtype, tokens=tokens, bytes_a_token=size,
+        bare_tokens_s=[tokens / b for b, _ in pairs], collected_tokens_s=[tokens / c for _, c in pairs],
+        share=[b / c for b, c in pairs], mib_s=[tokens * size / c / MIB for _, c in pairs],
     )  # fmt: skip
     shutil.rmtree(folder / "c")
 
@@ -129,7 +139,7 @@ def writing(folder: Path) -> None:
         return time.perf_counter() - start
 
     pairs = []
-    for _ in range(4):
+    for _ in range(8):
         pairs.append((raw(), store()))
         shutil.rmtree(folder / "w")
         for path in folder.glob("raw*"):
@@ -143,7 +153,8 @@ def writing(folder: Path) -> None:
 def reading(store: Store, rows: int) -> None:
     """Rows a second in each order."""
     for order in ("window", "full", "stored"):
-        found = stored_stream(store, ("mlp_in", "mlp_out"), rows=rows, seed=0, config=StoredConfig(order))
+        names = tuple(site.name for site in store.layout.sites)
+        found = stored_stream(store, names, rows=rows, seed=0, config=StoredConfig(order))
         jax.block_until_ready(found.batch(0))
         start, steps = time.perf_counter(), 20
         for step in range(steps):
@@ -200,12 +211,12 @@ def main() -> None:
         if "collection" in only:
             large = random_model(8, 512, 8192, 256)
             for dtype in ("float32", "bfloat16", "int8"):
-                collection(folder, "8 layers, d=512", large, 8, 16, 256, dtype)
+                collection(folder, "8 layers, d=512", large, 16, 4, 256, dtype, 4)
             if given.model:
                 from jaxinterp.checkpoints import load_model
 
                 for dtype in ("float32", "int8"):
-                    collection(folder, "stories260K", load_model(given.model), 48, 16, 256, dtype)
+                    collection(folder, "stories260K", load_model(given.model), 24, 64, 256, dtype, 16)
         if "int8" in only and given.model and given.dictionary:
             int8(folder, given.model, given.dictionary, TextConfig(length=256, batch=32), 12)
 

@@ -56,14 +56,11 @@ def test_a_store_from_a_file_and_arguments(
     assert main([*what, "dtype=int8", "--out", out]) == 2
     assert "layout.dtype: 'float32' there, 'int8' here" in capsys.readouterr().err
     assert main(["collect", "--verify", "--out", out]) == 0
-    path = next((tmp_path / "store/sites/mlp_in/c").rglob("0"), None)
-    while path is not None and path.is_dir():
-        path = next(path.iterdir())
-    assert path is not None
+    path = tmp_path / "store/sites/mlp_in/c.0.0.0"
     sound = path.read_bytes()
     path.write_bytes(bytes([sound[0] ^ 1]) + sound[1:])
     assert main(["collect", "--verify", "--out", out]) == 2
-    assert "shard 0 is damaged: the bytes of sites/mlp_in/c/0/0/0 do not match" in capsys.readouterr().err
+    assert "shard 0 is damaged: the bytes of sites/mlp_in/c.0.0.0 do not match" in capsys.readouterr().err
     assert main([*command, "--repair"]) == 0
     assert path.read_bytes() == sound
 
