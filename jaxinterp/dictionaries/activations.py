@@ -7,6 +7,7 @@ to what was chosen and is positive, none to the rest. Ties go to the feature tha
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +27,26 @@ def activate(h: Array, threshold: Array | None) -> Array:
     return jnp.where(h > threshold, h, jnp.zeros_like(h))
 
 
-def top_k(h: Array, k: int, norms: Array | None = None) -> Array:
+def top_k(h: Array, k: int, norms: Array | None = None, keep: Array | None = None) -> Array:
     """The k largest of ``h [..., N]``, where positive, the others 0 (Gao et al. 2024, arXiv 2406.04093, section 2.3).
 
     Args:
       norms: lengths that broadcast to ``h``; then it is ``h * norms`` whose largest are kept.
+      keep: of the ``k``, a whole number that need not be known when compiling; None means all.
     """
     rank = jax.lax.stop_gradient(h if norms is None else h * norms)
     _, chosen = jax.lax.top_k(rank, k)
-    return jnp.where(_among(rank, chosen), jax.nn.relu(h), jnp.zeros_like(h))
+    return jnp.where(_among(rank, chosen, keep), jax.nn.relu(h), jnp.zeros_like(h))
 
 
-def batch_top_k(h: Array, count: int, norms: Array | None = None) -> Array:
+def batch_top_k(h: Array, count: int, norms: Array | None = None, keep: Array | None = None) -> Array:
     """The ``count`` largest of each of ``h [G, ..., N]`` over all its rows, where positive; the others 0.
 
-    With ``count`` = k times the rows that is batch top-k (Bussmann et al. 2024, arXiv 2412.06410).
+    With ``count`` = k times the rows that is batch top-k (Bussmann et al. 2024, arXiv 2412.06410). ``keep`` as above.
     """
     flat = h.reshape(h.shape[0], -1)
     lengths = None if norms is None else jnp.broadcast_to(norms, h.shape).reshape(flat.shape)
-    return top_k(flat, count, lengths).reshape(h.shape)
+    return top_k(flat, count, lengths, keep).reshape(h.shape)
 
 
 def group_max(h: Array, k: int, norms: Array | None = None) -> Array:
@@ -65,11 +67,14 @@ def gated(h: Array, gate_bias: Array, scale: Array, bias: Array) -> Array:
     return jnp.where(h > 0, size, jnp.zeros_like(h))
 
 
-def _among(rank: Array, chosen: Array) -> Array:
-    """Whether each of ``rank [..., N]`` is one of the numbers ``chosen [..., k]``."""
+def _among(rank: Array, chosen: Array, keep: Array | None = None) -> Array:
+    """Whether each of ``rank [..., N]`` is one of the numbers ``chosen [..., k]``, or of the first ``keep`` of them."""
     flat, numbers = rank.reshape(-1, rank.shape[-1]), chosen.reshape(-1, chosen.shape[-1])
     rows = jnp.arange(flat.shape[0], dtype=numbers.dtype)[:, None]
-    return jnp.zeros(flat.shape, bool).at[rows, numbers].set(True).reshape(rank.shape)
+    kept: Any = True
+    if keep is not None:
+        kept = jnp.broadcast_to(jnp.arange(numbers.shape[-1])[None, :] < keep, numbers.shape)
+    return jnp.zeros(flat.shape, bool).at[rows, numbers].set(kept).reshape(rank.shape)
 
 
 def rectangle(h: Array, threshold: Array, bandwidth: float) -> Array:
@@ -117,3 +122,25 @@ def _sum_to(values: Array, shape: tuple[int, ...]) -> Array:
 
 
 jumprelu.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def step(h: Array, threshold: Array, bandwidth: float) -> Array:
+    """1 where ``h > threshold``, else 0; the derivative to the threshold is ``-K / bandwidth``, none to ``h``.
+
+    (Rajamanoharan et al. 2024, arXiv 2407.14435, section 3; K is `rectangle`.) Shapes as in `jumprelu`.
+    """
+    return (h > threshold).astype(h.dtype)
+
+
+def _step_forward(h: Array, threshold: Array, bandwidth: float) -> tuple[Array, tuple[Array, Array]]:
+    return step(h, threshold, bandwidth), (h, threshold)
+
+
+def _step_backward(bandwidth: float, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    h, threshold = saved
+    through = cotangent * rectangle(h, threshold, bandwidth) / bandwidth
+    return jnp.zeros_like(h), _sum_to(-through, threshold.shape)
+
+
+step.defvjp(_step_forward, _step_backward)

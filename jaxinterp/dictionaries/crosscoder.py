@@ -117,16 +117,12 @@ def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict
 
 
 def scale_sites(params: Tree, config: DictionaryConfig, read: Array, write: Array) -> dict[str, Any]:
-    """See `Kind.scale_sites`. Shared decoders need one factor for all layers."""
+    """See `Kind.scale_sites`. Where decoders are shared, ``write`` must be one factor for all layers."""
+    changed = {**params, **encoder.scale_sites(params, read, write)}
+    changed["W_dec"] = params["W_dec"] * write[:, None, None]
     if config.shared:
-        raise ValueError(
-            "shared decoders write the same into every layer: one factor for all layers is needed"
-        )
-    return {
-        **params,
-        **encoder.scale_sites(params, read, write),
-        "W_dec": params["W_dec"] * write[:, None, None],
-    }
+        changed["W_dec_shared"] = params["W_dec_shared"] * write[0]
+    return changed
 
 
 KIND = Kind(

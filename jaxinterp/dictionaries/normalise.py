@@ -54,6 +54,10 @@ def fold(dictionary: Dictionary, scales: Scales) -> Dictionary:
         )
     if dictionary.config.centre and bool(jnp.any(scales.read != scales.write)):
         raise ValueError("an input centred by the decoder bias has the factor of the output")
+    if dictionary.config.shared and bool(jnp.any(scales.write != scales.write[0])):
+        raise ValueError(
+            "shared decoders write the same into every layer: one factor for all layers is needed"
+        )
     params, config = untie(dictionary.params, dictionary.config)
     params = kind_of(config).scale_sites(params, config, scales.read, 1 / scales.write)
     return Dictionary(params, config, dictionary.name)

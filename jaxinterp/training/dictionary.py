@@ -18,13 +18,14 @@ from jaxinterp.checkpoints.load import load_model
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import write_json
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries import initialise, losses, normalise
+from jaxinterp.dictionaries import initialise, normalise
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
 from jaxinterp.dictionaries.sites import preset
 from jaxinterp.models.model import Model
 from jaxinterp.training import resample
 from jaxinterp.training.loop import Task
+from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.optimiser import OptimiserConfig, make_optimiser
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
 
@@ -43,6 +44,9 @@ class DictionarySpec:
     kind: str = "clt"
     n_features: int = 1024
     skip: bool = False
+    centre: bool = False
+    tied: bool = False
+    shared: int = 0
     read_site: str = "mlp_normalized"
     write_site: str = "mlp_out"
     sites: str = ""
@@ -122,6 +126,7 @@ class DictionaryRun:
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     resample: resample.ResampleConfig = field(default_factory=resample.ResampleConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
 
     def __post_init__(self) -> None:
@@ -147,25 +152,36 @@ def load_subject(reference: str) -> Model | FlaxSource:
 
 
 def dictionary_config(run: DictionaryRun, model: Model | FlaxSource) -> DictionaryConfig:
-    """The config of the dictionary that ``run`` trains."""
-    return DictionaryConfig(
+    """The config of the dictionary that ``run`` trains.
+
+    Raises:
+      InputError: what the kind cannot do.
+    """
+    config = DictionaryConfig(
         n_layers=model.config.n_layers,
         d_model=model.config.d_model,
-        activation="jumprelu",
         model_name=run.name or model.name,
+        activation="relu",
         **{name: value for name, value in dataclasses.asdict(run.dictionary).items() if name != "sites"},
     )
+    config = make_gate(run.sparsity).config(config)
+    if run.resample.every and kind_of(config).groups(config) != config.n_layers:
+        raise InputError(
+            f"resample: features of a {config.kind} cannot be restarted, set resample.every to 0"
+        )
+    return config
 
 
 def init(run: DictionaryRun, config: DictionaryConfig, key: Array, x: Array, y: Array) -> dict[str, Any]:
     """The state before step 0 from a sample of sites ``x, y [L, R, D]``."""
-    scales = normalise.measure(x, y) if run.normalise else normalise.unit(config.n_layers, x.dtype)
+    scales = _scales(run, config, x, y)
     x, y = x * scales.read[:, None, None], y * scales.write[:, None, None]
     if run.start.data_points:
         params = initialise.from_data(config, key, x, y, noise=run.start.noise, decoder=run.start.decoder)
     else:
         params = {**initialise.random(config, key, x.dtype), "b_dec": jnp.mean(y, axis=1)}
-    params = {**params, "threshold": jnp.full_like(params["threshold"], run.sparsity.threshold)}
+    if "threshold" in params:
+        params = {**params, "threshold": jnp.full_like(params["threshold"], run.sparsity.threshold)}
     if run.start.rate is not None:
         params = initialise.set_firing_rate(params, config, x, run.start.rate)
     params, control = make_gate(run.sparsity).init(params, kind_of(config).decoder_norms(params, config))
@@ -174,32 +190,21 @@ def init(run: DictionaryRun, config: DictionaryConfig, key: Array, x: Array, y: 
         "control": control,
         "optimiser": make_optimiser(run.optimiser, run.steps).init(params),
         "scales": scales._asdict(),
-        "stats": resample.init(config.n_layers, config.n_features, x.dtype),
+        "stats": resample.init(kind_of(config).groups(config), config.n_features, x.dtype),
         "step": jnp.zeros((), jnp.int32),
     }
 
 
-def loss(
-    run: DictionaryRun,
-    config: DictionaryConfig,
-    params: Tree,
-    control: Tree,
-    x: Array,
-    y: Array,
-    progress: Array,
-) -> tuple[Array, dict[str, Any]]:
-    """The training loss on scaled sites, and what the step needs besides.
-
-    ``mean_l (‖y_l - ŷ_l‖² / D + penalties_l)``: with scaled sites the first term is the normalised error.
-    """
-    kind = kind_of(config)
-    h = kind.pre_activations(params, config, x)
-    norms = kind.decoder_norms(params, config)
-    a, penalties = make_gate(run.sparsity).apply(params, norms, control, h, progress)
-    predicted = kind.decode(params, config, a, x)
-    error = losses.reconstruction(y, predicted) / config.d_model
-    total = jnp.mean(error + sum(penalties.values(), jnp.zeros_like(error)))
-    return total, {"a": a, "residual": y - predicted, "error": error, "penalties": penalties, "norms": norms}
+def _scales(run: DictionaryRun, config: DictionaryConfig, x: Array, y: Array) -> normalise.Scales:
+    """The scales of sites, one factor where what is read and written, or all layers, must have the same."""
+    if not run.normalise:
+        return normalise.unit(config.n_layers, x.dtype)
+    scales = normalise.measure(x, y)
+    if config.centre:
+        return scales._replace(read=scales.write)
+    if config.shared:
+        return scales._replace(write=jnp.full_like(scales.write, jnp.exp(jnp.mean(jnp.log(scales.write)))))
+    return scales
 
 
 def step(
@@ -210,33 +215,44 @@ def step(
     progress = state["step"].astype(batch[0].dtype) / run.steps
     x = batch[0] * state["scales"]["read"][:, None, None]
     y = batch[1] * state["scales"]["write"][:, None, None]
-    value = partial(loss, run, config, control=state["control"], x=x, y=y, progress=progress)
+    dead = resample.dead(run.resample, state["stats"], state["step"])
+    value = partial(
+        objective,
+        run.objective,
+        gate,
+        config,
+        control=state["control"],
+        x=x,
+        y=y,
+        dead=dead,
+        progress=progress,
+    )
     (total, found), gradient = jax.value_and_grad(value, has_aux=True)(state["params"])
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer step
         updates, moments = make_optimiser(run.optimiser, run.steps).update(
             gradient, state["optimiser"], state["params"]
         )
     params = jax.tree.map(lambda p, u: p + u, state["params"], updates)
-    share = resample.density(found["a"])
+    share = resample.density(found.a)
     l0 = jnp.sum(share, axis=1)
     stats = resample.update(state["stats"], share, state["step"], run.resample.decay)
-    control = gate.update(state["control"], l0, progress)
+    control = gate.update(state["control"], l0, found.seen, progress)
     if run.resample.every:
         key = jax.random.fold_in(jax.random.key(run.seed), state["step"])
         params, moments, stats = resample.resample(
             run.resample, config, params, moments, stats, key=key, step=state["step"], progress=progress, x=x,
-            residual=found["residual"],
+            residual=found.residual,
             thresholds=lambda p, norms: gate.thresholds(p, norms, control),
         )  # fmt: skip
     metrics = {
         "loss": total,
-        "nmse": jnp.mean(found["error"]),
+        "nmse": jnp.mean(found.error),
         "l0": jnp.mean(l0),
-        "nmse_layers": found["error"],
+        "nmse_layers": found.error,
         "l0_layers": l0,
         "dead": jnp.mean(resample.dead(run.resample, stats, state["step"]).astype(x.dtype)),
         "gradient_norm": _norm(gradient),
-        **{name: jnp.mean(penalty) for name, penalty in found["penalties"].items()},
+        **{name: jnp.mean(term) for name, term in found.terms.items() if name != "error"},
         **{f"{name}_layers": value for name, value in control.items()},
     }
     return {
@@ -257,8 +273,10 @@ def to_dictionary(run: DictionaryRun, config: DictionaryConfig, state: Tree, nam
     """The dictionary of a state, for raw sites: thresholds in place, scales folded in, decoders of length one."""
     norms = kind_of(config).decoder_norms(state["params"], config)
     params = make_gate(run.sparsity).plain(state["params"], norms, state["control"])
-    trained = Dictionary(params, config, name)
-    return normalise.unit_decoders(normalise.fold(trained, normalise.Scales(**state["scales"])))
+    trained, scales = Dictionary(params, config, name), normalise.Scales(**state["scales"])
+    if config.ranked:  # by decoder length, which folding changes
+        return normalise.fold(normalise.unit_decoders(trained), scales)
+    return normalise.unit_decoders(normalise.fold(trained, scales))
 
 
 def make_stream(run: DictionaryRun, model: Model | FlaxSource) -> Stream:

@@ -27,15 +27,23 @@ from jaxinterp.parallel.weights import initialise
 from jaxinterp.training import dictionary as D
 from jaxinterp.training import resample, train
 from jaxinterp.training.metrics import read
+from jaxinterp.training.objective import ObjectiveConfig
 from jaxinterp.training.optimiser import OptimiserConfig, schedule
 from jaxinterp.training.sparsity import make_gate
-from jaxinterp.training.sparsity.base import SparsityConfig
+from jaxinterp.training.sparsity.base import Pass, SparsityConfig
 
 MODEL = ModelConfig(
     vocab_size=23, d_model=8, n_layers=2, n_heads=2, n_kv_heads=2, d_head=4, d_mlp=24, context=32
 )
 LAYER = SparsityConfig("layer-threshold", l0=4.0, start_l0=8.0, threshold=1.0, pre_activation=0.0)
 TANH = SparsityConfig("straight-through", coefficient=0.03, threshold=0.3, scale=1.0)
+OTHERS = (
+    SparsityConfig("top-k", l0=4, start_l0=8),
+    SparsityConfig("batch-top-k", l0=4, rate=0.1),
+    SparsityConfig("group-max", l0=6),
+    SparsityConfig("l1", coefficient=0.01),
+    SparsityConfig("gated", coefficient=0.01),
+)
 
 
 @pytest.fixture(scope="module")
@@ -190,17 +198,17 @@ def test_the_coefficient_answers_to_distance_and_movement() -> None:
     gate = make_gate(sparsity)
     first = {"coefficient": jnp.full((4,), 0.03), "log_l0": jnp.full((4,), jnp.nan)}
     l0 = jnp.array([5.0, 4.0, 3.0, 99.0])
-    late = gate.update(first, l0, jnp.float32(0.5))
+    late = gate.update(first, l0, {}, jnp.float32(0.5))
     off = np.clip(np.log([1.25, 1.0, 0.75, 24.75]), -1, 1)
     np.testing.assert_allclose(late["coefficient"], 0.03 * np.exp(0.1 * off), rtol=1e-5)
     # Where L0 stands at its target but came from above, the coefficient falls.
     falling = {"coefficient": jnp.full((4,), 0.03), "log_l0": jnp.full((4,), np.log(8.0))}
-    fallen = gate.update(falling, jnp.full((4,), 4.0), jnp.float32(1.0))
+    fallen = gate.update(falling, jnp.full((4,), 4.0), {}, jnp.float32(1.0))
     np.testing.assert_allclose(fallen["coefficient"], 0.03 * np.exp(2.0 * 0.1 * np.log(0.5)), rtol=1e-5)
     # Half way through the annealing the target is the geometric mean of its ends.
-    early = gate.update(first, jnp.full((4,), 8.0), jnp.float32(0.25))
+    early = gate.update(first, jnp.full((4,), 8.0), {}, jnp.float32(0.25))
     np.testing.assert_allclose(early["coefficient"], 0.03, rtol=1e-5)
-    free = make_gate(TANH).update(first, jnp.full((4,), 8.0), jnp.float32(0.25))
+    free = make_gate(TANH).update(first, jnp.full((4,), 8.0), {}, jnp.float32(0.25))
     np.testing.assert_array_equal(free["coefficient"], first["coefficient"])
 
 
@@ -215,17 +223,83 @@ def test_more_sparsity_gives_fewer_active_features_and_the_ramp_starts_at_nothin
     assert ends[1] < 0.7 * ends[0]
 
 
-def test_the_gates_agree_with_the_finished_dictionary() -> None:
-    for sparsity in (LAYER, TANH):
-        run, config = setting(sparsity)
-        state, _ = advance(run, config, 3)
-        gate, kind = make_gate(sparsity), kind_of(config)
-        x = data()[0] * state["scales"]["read"][:, None, None]
-        norms = kind.decoder_norms(state["params"], config)
-        h = kind.pre_activations(state["params"], config, x)
-        a, _ = gate.apply(state["params"], norms, state["control"], h, jnp.float32(0.5))
-        plain = gate.plain(state["params"], norms, state["control"])
-        np.testing.assert_allclose(a, kind.encode(plain, config, x), atol=1e-6)
+@pytest.mark.parametrize("sparsity", [LAYER, TANH, *OTHERS], ids=lambda s: s.method)
+def test_the_gates_agree_with_the_finished_dictionary(sparsity: SparsityConfig) -> None:
+    run, config = setting(sparsity, "plt")
+    state, _ = advance(run, config, 3)
+    gate, kind = make_gate(sparsity), kind_of(config)
+    x, y = data()
+    x = x * state["scales"]["read"][:, None, None]
+    norms = kind.decoder_norms(state["params"], config)
+    h = kind.pre_activations(state["params"], config, x)
+    given = Pass(
+        state["params"],
+        config,
+        norms,
+        state["control"],
+        h,
+        x,
+        y,
+        jnp.zeros(norms.shape, bool),
+        jnp.float32(1.0),
+        8.0,
+    )
+    a = gate.apply(given).a
+    plain = gate.plain(state["params"], norms, state["control"])
+    finished = kind.encode(plain, config, x)
+    if sparsity.method == "batch-top-k":  # whose threshold is that of other batches
+        assert (np.asarray(a != 0) != np.asarray(finished != 0)).mean() < 0.05
+    else:
+        np.testing.assert_allclose(a, finished, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["plt", "clt"])
+@pytest.mark.parametrize("sparsity", OTHERS, ids=lambda s: s.method)
+def test_other_ways_learn_too(kind: str, sparsity: SparsityConfig) -> None:
+    run, config = setting(sparsity, kind)
+    state, history = advance(run, config, 120)
+    assert history[-1]["nmse"] < 0.7 * history[0]["nmse"]
+    assert all(np.isfinite(value).all() for line in history for value in line.values())
+    found = reconstruction(D.to_dictionary(run, config, state), [data()])
+    _, metrics = jax.jit(partial(D.step, run, config))(state, data())
+    np.testing.assert_allclose(found.nmse, metrics["nmse_layers"], rtol=0.1)
+    np.testing.assert_allclose(found.l0, metrics["l0_layers"], rtol=0.1)
+    if sparsity.l0:
+        assert 0.8 * sparsity.l0 < min(found.l0) and max(found.l0) < 1.15 * sparsity.l0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        D.DictionarySpec("plt", 48, centre=True, read_site="resid_post", write_site="resid_post"),
+        D.DictionarySpec("clt", 48, tied=True),
+        D.DictionarySpec("crosscoder", 48, read_site="resid_post", write_site="resid_post"),
+        D.DictionarySpec("crosscoder", 48, shared=8, read_site="resid_post", write_site="resid_post"),
+    ],
+    ids=["sae", "tied", "crosscoder", "shared"],
+)
+def test_other_kinds_learn_too(spec: D.DictionarySpec) -> None:
+    run, _ = setting(dataclasses.replace(OTHERS[0]), resample=resample.ResampleConfig(every=0))
+    run = dataclasses.replace(
+        run, dictionary=spec, objective=ObjectiveConfig(nesting=(8, 24), auxiliary=0.03)
+    )
+    config = D.dictionary_config(run, Model({}, MODEL, None, "m"))
+    state, history = advance(run, config, 120)
+    assert history[-1]["nmse"] < 0.8 * history[0]["nmse"]
+    x, y = data()
+    found = reconstruction(D.to_dictionary(run, config, state), [(x, y)])
+    _, metrics = jax.jit(partial(D.step, run, config))(state, (x, y))
+    if not spec.shared:  # whose layers have one scale, so that the loss does not weigh them by their variance
+        np.testing.assert_allclose(found.nmse, metrics["nmse_layers"], rtol=1e-2)
+    else:
+        assert max(found.nmse) < 0.5
+
+
+def test_features_of_a_crosscoder_are_not_restarted() -> None:
+    run, _ = setting(LAYER)
+    run = dataclasses.replace(run, dictionary=D.DictionarySpec("crosscoder", 48))
+    with pytest.raises(InputError, match=r"cannot be restarted, set resample.every to 0"):
+        D.dictionary_config(run, Model({}, MODEL, None, "m"))
 
 
 def test_dead_features_are_restarted_and_fire() -> None:

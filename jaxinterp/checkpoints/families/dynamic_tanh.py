@@ -16,7 +16,7 @@ _INSIDE_ATTENTION = ("layers.q_norm", "layers.k_norm", "layers.kv_norm")
 
 def stored_in(names: Iterable[str]) -> bool:
     """Whether a folder's tensors are those of a model with Dynamic Tanh."""
-    return any(name.endswith("norm.alpha") or ".ln_" in name and name.endswith(".alpha") for name in names)
+    return any(name.endswith("norm.alpha") or (".ln_" in name and name.endswith(".alpha")) for name in names)
 
 
 def config(config: ModelConfig) -> ModelConfig:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries import losses
+from jaxinterp.dictionaries.config import DictionaryConfig
 
 
 @dataclass(frozen=True)
@@ -15,22 +18,32 @@ class SparsityConfig:
     """How features are kept sparse.
 
     Attributes:
-      method: "straight-through" (a threshold a feature, trained by the straight-through estimator, with
-        tanh sparsity) or "layer-threshold" (one threshold a layer on activation times decoder length, moved
-        so that the layer's L0 meets a target).
-      l0: target of active features a row and layer; None leaves it to ``coefficient`` (straight-through only).
+      method: one of
+        "straight-through": JumpReLU, a threshold a feature, trained by the straight-through estimator, with a
+        ``penalty``;
+        "layer-threshold": JumpReLU, one threshold a layer on activation times decoder length, moved so that L0 meets
+        a target;
+        "top-k", "group-max": ``l0`` features of a row compete; "batch-top-k": of all rows together, which ends as
+        JumpReLU with one threshold a layer;
+        "l1": ReLU with activation times decoder length as penalty; "gated": the same on a gate of its own.
+      l0: target of active features a row and layer, a whole number where features compete; None leaves it to
+        ``coefficient`` (straight-through, l1 and gated only).
       start_l0: the target before step ``anneal`` × steps falls linearly (in the logarithm) from it to ``l0``;
         None means ``l0`` from the start.
       anneal: share of the run in which the target moves.
-      rate: how fast the controller moves towards the target, per step.
-      damping: how strongly a coefficient answers to the movement of L0 itself (straight-through only).
-      coefficient: λ_S, weight of the tanh sparsity; where ``l0`` is given, its first value.
+      rate: how fast the controller moves towards the target, per step; of batch-top-k's threshold, its moving average.
+      damping: how strongly a coefficient answers to the movement of L0 itself (where it is driven to a target).
+      coefficient: λ_S, weight of the penalty; where ``l0`` is given, its first value.
       ramp: share of the run in which λ_S rises linearly from 0.
+      penalty: of straight-through: "tanh" (``tanh(c ‖W_dec‖ a)``), "step" (L0 itself), "quadratic" (of the mean L0 from
+        the target) or "quadratic-rows" (of each row's).
       scale: c in ``tanh(c ‖W_dec‖ a)``.
       pre_activation: λ_P, weight of the pre-activation loss.
+      pre_activation_of: "all" features or the "dead".
       bandwidth: ε of the straight-through estimator.
       variant: its reach, "threshold" or "all" parameters.
       threshold: first threshold.
+      ranked: features compete by activation times decoder length.
     """
 
     method: str = "straight-through"
@@ -41,28 +54,71 @@ class SparsityConfig:
     damping: float = 5.0
     coefficient: float = 0.1
     ramp: float = 1.0
+    penalty: str = "tanh"
     scale: float = 4.0
     pre_activation: float = 3e-6
+    pre_activation_of: str = "all"
     bandwidth: float = 1.0
     variant: str = "threshold"
     threshold: float = 0.03
+    ranked: bool = True
+
+
+class Pass(NamedTuple):
+    """What a gate sees of a step. Shapes: G groups of N features, L layers, R rows.
+
+    Attributes:
+      params: as the gate stores them. config: the dictionary's.
+      norms: ``[G, N]``, lengths of joined decoders.
+      control: what the gate keeps between steps.
+      h: ``[G, R, N]`` pre-activations of x; x, y: ``[L, R, D]`` scaled sites.
+      dead: ``[G, N]``, the features that count as dead.
+      progress: 0 to 1 over training.
+      unit: what squared errors are divided by.
+    """
+
+    params: Tree
+    config: DictionaryConfig
+    norms: Array
+    control: dict[str, Array]
+    h: Array
+    x: Array
+    y: Array
+    dead: Array
+    progress: Array
+    unit: float
+
+
+class Gated(NamedTuple):
+    """What a gate makes of a step.
+
+    Attributes:
+      a: ``[G, R, N]`` activations.
+      penalties: name → ``[G]`` (or ``[L]``), weighted.
+      seen: what `Gate.update` is to know.
+    """
+
+    a: Array
+    penalties: dict[str, Array]
+    seen: dict[str, Array]
 
 
 class Gate(NamedTuple):
     """Pure functions; ``control`` is what a gate keeps between steps, a dict of arrays.
 
     Attributes:
-      init: ``(params, norms [L, N])`` → ``(params, control)``: the trainable parameters as this gate stores them.
-      apply: ``(params, norms [L, N], control, h [L, R, N], progress)`` → activations ``[L, R, N]`` and a
-        dict of weighted penalties, each ``[L]``. ``progress`` runs from 0 to 1 over training.
-      update: ``(control, l0 [L], progress)`` → control after a step.
-      thresholds: ``(params, norms [L, N], control)`` → ``[L, N]``, those of the finished dictionary.
-      plain: ``(params, norms [L, N], control)`` → parameters as the dictionary's kind declares them.
+      config: ``(DictionaryConfig)`` → the same with the activation function of training and of the finished dictionary.
+      init: ``(params, norms [G, N])`` → ``(params, control)``: the trainable parameters as this gate stores them.
+      apply: ``(Pass)`` → `Gated`.
+      update: ``(control, l0 [G], seen, progress)`` → control after a step.
+      thresholds: ``(params, norms [G, N], control)`` → ``[G, N]``, those of the finished dictionary, or 0.
+      plain: ``(params, norms [G, N], control)`` → parameters as the dictionary's kind declares them.
     """
 
+    config: Callable[[DictionaryConfig], DictionaryConfig]
     init: Callable[[Tree, Array], tuple[Tree, dict[str, Array]]]
-    apply: Callable[[Tree, Array, dict[str, Array], Array, Array], tuple[Array, dict[str, Array]]]
-    update: Callable[[dict[str, Array], Array, Array], dict[str, Array]]
+    apply: Callable[[Pass], Gated]
+    update: Callable[[dict[str, Array], Array, dict[str, Array], Array], dict[str, Array]]
     thresholds: Callable[[Tree, Array, dict[str, Array]], Array]
     plain: Callable[[Tree, Array, dict[str, Array]], Tree]
 
@@ -73,15 +129,53 @@ def make_gate(config: SparsityConfig) -> Gate:
     Raises:
       InputError: an unknown method or variant, or settings that do not go together.
     """
-    from jaxinterp.training.sparsity import layer_threshold, straight_through
+    from jaxinterp.training.sparsity import competing, layer_threshold, penalised, straight_through
 
-    methods = {"straight-through": straight_through.gate, "layer-threshold": layer_threshold.gate}
+    methods = {
+        "straight-through": straight_through.gate,
+        "layer-threshold": layer_threshold.gate,
+        "top-k": competing.top_k_gate,
+        "group-max": competing.group_max_gate,
+        "batch-top-k": competing.batch_top_k_gate,
+        "l1": penalised.l1_gate,
+        "gated": penalised.gated_gate,
+    }
     if config.method not in methods:
         raise InputError(
             f"sparsity: method is {config.method!r}, expected one of {', '.join(methods)}"
             f"{near(config.method, methods)}"
         )
+    if config.pre_activation_of not in ("all", "dead"):
+        raise InputError(f"sparsity: pre_activation_of is {config.pre_activation_of!r}, expected all or dead")
     return methods[config.method](config)
+
+
+def jumprelu(config: DictionaryConfig) -> DictionaryConfig:
+    """The config of a gate whose dictionary is a JumpReLU one."""
+    return dataclasses.replace(config, activation="jumprelu", k=0, ranked=False)
+
+
+def no_thresholds(params: Tree, norms: Array, control: dict[str, Array]) -> Array:
+    """`Gate.thresholds` where features are active above 0."""
+    import jax.numpy as jnp
+
+    del params, control
+    return jnp.zeros_like(norms)
+
+
+def as_stored(params: Tree, norms: Array, control: dict[str, Array]) -> Tree:
+    """`Gate.plain` where parameters are trained as they are."""
+    del norms, control
+    return params
+
+
+def pre_activation_penalty(config: SparsityConfig, given: Pass, threshold: Array) -> dict[str, Array]:
+    """The pre-activation loss where it has a weight; ``threshold [G, N]``."""
+    if not config.pre_activation:
+        return {}
+    only = given.dead if config.pre_activation_of == "dead" else None
+    found = losses.pre_activation(given.h, threshold, given.norms, only)
+    return {"pre_activation": config.pre_activation * found}
 
 
 def target_l0(config: SparsityConfig, progress: Array) -> Array:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries import losses
-from jaxinterp.training.sparsity.base import Gate, SparsityConfig, target_l0
+from jaxinterp.training.sparsity import base
+from jaxinterp.training.sparsity.base import Gate, Gated, Pass, SparsityConfig, target_l0
 
 
 def gate(config: SparsityConfig) -> Gate:
@@ -31,22 +31,19 @@ def gate(config: SparsityConfig) -> Gate:
         del params
         return control["threshold"][:, None] / jnp.maximum(norms, 1e-6)
 
-    def apply(
-        params: Tree, norms: Array, control: dict[str, Array], h: Array, progress: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        del progress
-        cut = jax.lax.stop_gradient(thresholds(params, norms, control))
-        a = jnp.where(h > cut[:, None, :], h, jnp.zeros_like(h))
-        penalties = {}
-        if config.pre_activation:
-            penalties["pre_activation"] = config.pre_activation * losses.pre_activation(h, cut, norms)
-        return a, penalties
+    def apply(given: Pass) -> Gated:
+        cut = jax.lax.stop_gradient(thresholds(given.params, given.norms, given.control))
+        a = jnp.where(given.h > cut[:, None, :], given.h, jnp.zeros_like(given.h))
+        return Gated(a, base.pre_activation_penalty(config, given, cut), {})
 
-    def update(control: dict[str, Array], l0: Array, progress: Array) -> dict[str, Array]:
+    def update(
+        control: dict[str, Array], l0: Array, seen: dict[str, Array], progress: Array
+    ) -> dict[str, Array]:
+        del seen
         off = jnp.clip(l0 / target_l0(config, progress) - 1, -1.0, 1.0)
         return {"threshold": control["threshold"] * jnp.exp(config.rate * off)}
 
     def plain(params: Tree, norms: Array, control: dict[str, Array]) -> dict[str, Any]:
         return {**params, "threshold": thresholds(params, norms, control)}
 
-    return Gate(init, apply, update, thresholds, plain)
+    return Gate(base.jumprelu, init, apply, update, thresholds, plain)

@@ -1,7 +1,12 @@
-"""JumpReLU with a trained threshold a feature, tanh sparsity and pre-activation loss (methods.md §1.2)."""
+"""JumpReLU with a trained threshold a feature, by the straight-through estimator.
+
+With the tanh penalty the recipe of *Circuits Updates, January 2025*, and of *Circuit Tracing*; with L0 itself that of
+Rajamanoharan et al. 2024 (arXiv 2407.14435); with the square of its distance from a target that of Gemma Scope 2.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,53 +15,43 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import losses
 from jaxinterp.dictionaries.activations import VARIANTS, jumprelu
-from jaxinterp.training.sparsity.base import Gate, SparsityConfig, target_l0
+from jaxinterp.training.sparsity import base, controller
+from jaxinterp.training.sparsity.base import Gate, Gated, Pass, SparsityConfig, target_l0
 
-FEWEST = 1e-3  # active features a row, where the logarithm of none is wanted
-MEMORY = 0.9  # of the moving average of log L0, per step
+PENALTIES = ("tanh", "step", "quadratic", "quadratic-rows")
 
 
 def gate(config: SparsityConfig) -> Gate:
-    """Thresholds are stored as logarithms, so that they stay positive and steps are relative.
-
-    Where ``config.l0`` is given, each layer's coefficient λ is multiplied after every step by
-    ``exp(rate log(l0 / target) + damping Δ)``, the first logarithm kept within ±1, Δ the step's change of a moving
-    average of log l0. L0 follows λ tens of steps late and a silenced feature gets no gradient, so λ must fall while
-    L0 falls, not once it is too low.
-    """
+    """Thresholds are stored as logarithms, so that they stay positive and steps are relative."""
     if config.variant not in VARIANTS:
         raise InputError(f"sparsity: variant is {config.variant!r}, expected one of {', '.join(VARIANTS)}")
+    if config.penalty not in PENALTIES:
+        raise InputError(f"sparsity: penalty is {config.penalty!r}, expected one of {', '.join(PENALTIES)}")
+    quadratic = config.penalty.startswith("quadratic")
+    if quadratic and config.l0 is None:
+        raise InputError(f"sparsity: the penalty {config.penalty} needs a target, l0")
+    # The quadratic penalties hold L0 at the target themselves.
+    driven = config if not quadratic else SparsityConfig(coefficient=config.coefficient, ramp=config.ramp)
 
     def init(params: Tree, norms: Array) -> tuple[Tree, dict[str, Array]]:
-        del norms
-        start = jnp.full_like(params["threshold"], config.threshold)
-        layers = params["threshold"].shape[0]
-        coefficient = jnp.full((layers,), config.coefficient, params["threshold"].dtype)
-        control = {"coefficient": coefficient}
-        if config.l0 is not None:  # NaN: no step yet
-            control["log_l0"] = jnp.full_like(coefficient, jnp.nan)
-        return {**params, "threshold": jnp.log(start)}, control
+        threshold = jnp.log(jnp.full_like(params["threshold"], config.threshold))
+        return {**params, "threshold": threshold}, controller.start(driven, norms.shape[0], norms.dtype)
 
-    def apply(
-        params: Tree, norms: Array, control: dict[str, Array], h: Array, progress: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        threshold = jnp.exp(params["threshold"])
-        a = jumprelu(h, threshold[:, None, :], config.bandwidth, config.variant)
-        ramp = jnp.clip(progress / max(config.ramp, 1e-9), 0.0, 1.0) if config.l0 is None else 1.0
-        penalties = {"sparsity": control["coefficient"] * ramp * losses.tanh_sparsity(a, norms, config.scale)}
-        if config.pre_activation:
-            penalties["pre_activation"] = config.pre_activation * losses.pre_activation(h, threshold, norms)
-        return a, penalties
+    def penalty(given: Pass, a: Array, threshold: Array) -> Array:
+        if config.penalty == "tanh":
+            return losses.tanh_sparsity(a, given.norms, config.scale)
+        if config.penalty == "step":
+            return losses.step_sparsity(given.h, threshold, config.bandwidth)
+        each_row = config.penalty == "quadratic-rows"
+        target = target_l0(config, given.progress)
+        return losses.quadratic_sparsity(given.h, threshold, config.bandwidth, target, each_row)
 
-    def update(control: dict[str, Array], l0: Array, progress: Array) -> dict[str, Array]:
-        if config.l0 is None:
-            return control
-        now = jnp.log(jnp.maximum(l0, FEWEST))
-        before = jnp.where(jnp.isnan(control["log_l0"]), now, control["log_l0"])
-        change = (1 - MEMORY) * (now - before)
-        off = jnp.clip(now - jnp.log(target_l0(config, progress)), -1.0, 1.0)
-        factor = jnp.exp(config.rate * off + config.damping * change)
-        return {"coefficient": control["coefficient"] * factor, "log_l0": before + change}
+    def apply(given: Pass) -> Gated:
+        threshold = jnp.exp(given.params["threshold"])
+        a = jumprelu(given.h, threshold[:, None, :], config.bandwidth, config.variant)
+        weight = controller.weight(driven, given.control, given.progress)
+        penalties = {"sparsity": weight * penalty(given, a, threshold)}
+        return Gated(a, penalties | base.pre_activation_penalty(config, given, threshold), {})
 
     def thresholds(params: Tree, norms: Array, control: dict[str, Array]) -> Array:
         del norms, control
@@ -65,4 +60,4 @@ def gate(config: SparsityConfig) -> Gate:
     def plain(params: Tree, norms: Array, control: dict[str, Array]) -> dict[str, Any]:
         return {**params, "threshold": thresholds(params, norms, control)}
 
-    return Gate(init, apply, update, thresholds, plain)
+    return Gate(base.jumprelu, init, apply, partial(controller.update, driven), thresholds, plain)

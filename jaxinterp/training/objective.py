@@ -1,0 +1,141 @@
+"""The loss of a dictionary: reconstruction, also of nested prefixes, what the gate asks for, and aux-k.
+
+One number is a sum of named terms, each the mean of its layers or groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries import losses
+from jaxinterp.dictionaries.base import Kind, kind_of
+from jaxinterp.dictionaries.config import DictionaryConfig
+from jaxinterp.training.sparsity.base import Gate, Pass
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised besides what the gate asks for.
+
+    Attributes:
+      reconstruction: squared error summed over D and divided by D ("width": on scaled sites the normalised error), not
+        divided ("sum"), or divided by the batch's variance ("variance").
+      nesting: Matryoshka (Bussmann et al. 2025, arXiv 2503.17547): the first so many features must reconstruct by
+        themselves too, for each number here and for all; the error is the mean of these. Empty means all only.
+      auxiliary: weight of aux-k: dead features predict what is left of the error (Gao et al. 2024, appendix A.2).
+      auxiliary_k: how many of them in a row; 0 means D / 2.
+      auxiliary_ranked: they compete by pre-activation times decoder length.
+      auxiliary_unit: its squared error is divided as the reconstruction's ("same") or by the residual's variance
+        ("residual").
+    """
+
+    reconstruction: str = "width"
+    nesting: tuple[int, ...] = ()
+    auxiliary: float = 0.0
+    auxiliary_k: int = 0
+    auxiliary_ranked: bool = True
+    auxiliary_unit: str = "same"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("reconstruction", ("width", "sum", "variance")), ("auxiliary_unit", ("same", "residual")),
+        ):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"objective: {name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
+                )
+        if list(self.nesting) != sorted(set(self.nesting)) or any(size < 1 for size in self.nesting):
+            raise InputError(f"objective: nesting is {self.nesting}, expected rising numbers of features")
+        if self.auxiliary < 0 or self.auxiliary_k < 0:
+            raise InputError("objective: auxiliary and auxiliary_k are at least 0")
+
+
+class Found(NamedTuple):
+    """What a step needs of the loss besides its value.
+
+    Attributes:
+      a: ``[G, R, N]`` activations. residual: ``[L, R, D]``. error: ``[L]``, of all features together.
+      terms: name → ``[L]`` or ``[G]``, weighted; they add up to the loss, each by its mean.
+      seen: what the gate is to know.
+    """
+
+    a: Array
+    residual: Array
+    error: Array
+    terms: dict[str, Array]
+    seen: dict[str, Array]
+
+
+def objective(
+    objective: ObjectiveConfig, gate: Gate, config: DictionaryConfig, params: Tree, control: Tree, x: Array, y: Array,
+    *, dead: Array, progress: Array,
+) -> tuple[Array, Found]:  # fmt: skip
+    """The loss on scaled sites ``x, y [L, R, D]``.
+
+    Args:
+      params, control: as the gate keeps them.
+      dead: ``[G, N]``, the features that count as dead.
+      progress: 0 to 1 over training.
+    """
+    kind = kind_of(config)
+    unit = float(config.d_out) if objective.reconstruction == "width" else 1.0
+    norms = kind.decoder_norms(params, config)
+    h = kind.pre_activations(params, config, x)
+    gated = gate.apply(Pass(params, config, norms, control, h, x, y, dead, progress, unit))
+    predicted = kind.decode(params, config, gated.a, x)
+    error = _error(objective, y, predicted, unit)
+    terms = {"error": _nested(objective, kind, params, config, gated.a, x, y, error, unit), **gated.penalties}
+    residual = y - predicted
+    if objective.auxiliary:
+        terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, dead, residual, unit)
+    total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
+    return total, Found(gated.a, residual, error, terms, gated.seen)
+
+
+def _error(objective: ObjectiveConfig, y: Array, predicted: Array, unit: float) -> Array:
+    if objective.reconstruction == "variance":
+        return losses.unexplained(y, predicted)
+    return losses.reconstruction(y, predicted) / unit
+
+
+def _nested(
+    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, a: Array, x: Array, y: Array,
+    whole: Array, unit: float,
+) -> Array:  # fmt: skip
+    """The error ``[L]``, with prefixes their mean."""
+    errors = [whole]
+    for size in objective.nesting:
+        if size < config.n_features:
+            inside = (jnp.arange(config.n_features) < size)[None, None, :]
+            prefix = kind.decode(params, config, jnp.where(inside, a, jnp.zeros_like(a)), x)
+            errors.append(_error(objective, y, prefix, unit))
+    return jnp.mean(jnp.stack(errors), axis=0)
+
+
+def _auxiliary(
+    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, h: Array, dead: Array,
+    residual: Array, unit: float,
+) -> Array:  # fmt: skip
+    k = min(objective.auxiliary_k or max(config.d_out // 2, 1), config.n_features)
+    norms = kind.decoder_norms(params, config) if objective.auxiliary_ranked else None
+    candidates = losses.dead_candidates(h, dead, k, norms)
+    predicted = contributions(kind, params, config, candidates)
+    residual = jax.lax.stop_gradient(residual)
+    error = losses.reconstruction(residual, predicted) / unit
+    if objective.auxiliary_unit == "residual":
+        error = losses.unexplained(residual, predicted)
+    weight = losses.auxiliary_weight(dead, k)
+    return objective.auxiliary * (jnp.mean(weight) if weight.shape != error.shape else weight) * error
+
+
+def contributions(kind: Kind, params: Tree, config: DictionaryConfig, a: Array) -> Array:
+    """What activations ``a [G, ..., N]`` write, ``[L, ..., D]``, without bias and skip."""
+    bare: dict[str, Any] = {**params, "b_dec": jnp.zeros_like(params["b_dec"])}
+    return kind.decode(bare, dataclasses.replace(config, skip=False), a)
