@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxinterp.checkpoints.native import save_model
-from jaxinterp.core.errors import InputError
+from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import write_json
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.core.precision import wide_einsum
 from jaxinterp.core.trees import paths
 from jaxinterp.models.block import Reads
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.decoder import HIGHEST, MlpSwap, forward, softcap, unembedding
+from jaxinterp.models.decoder import HIGHEST, REMATS, MlpSwap, forward, softcap, unembedding
 from jaxinterp.models.mlp import mlp
 from jaxinterp.models.model import Model
 from jaxinterp.models.weights import declare, of_layer
@@ -60,6 +61,9 @@ class LanguageModelConfig:
         the end, or None.
       name: of the model, for people.
       save_dtype: dtype of the saved weights.
+      remat: what the gradient computes again instead of keeping it; see `decoder.REMATS`.
+      compute: dtype of weights and activations in the loss, "float32" or "bfloat16"; the state and the loss itself stay
+        float32.
     """
 
     model: ModelConfig
@@ -80,6 +84,16 @@ class LanguageModelConfig:
     checks: str | None = None
     name: str = ""
     save_dtype: str = "float16"
+    remat: str = "none"
+    compute: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("remat", REMATS), ("compute", ("float32", "bfloat16"))):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise InputError(
+                    f"{field} is {value!r}{near(value, allowed)}, expected {' or '.join(allowed)}"
+                )
 
 
 def look_up(reference: str) -> Callable[..., Any]:
@@ -98,24 +112,29 @@ def look_up(reference: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def loss(params: Tree, config: ModelConfig, batch: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+def loss(
+    params: Tree, config: ModelConfig, batch: dict[str, Array], remat: str = "none", compute: str = "float32"
+) -> tuple[Array, dict[str, Array]]:
     """Weighted mean of -log p(target).
 
     Args:
       batch: `tokens` [B, T]; optionally `segments`, `positions`, `targets` [B, T] (the next token when
         absent, the last position not
         counted) and `weights` [B, T] (ones when absent).
+      remat, compute: as in `LanguageModelConfig`.
 
     Returns:
       The loss in nats, and metrics: `loss` and `accuracy` over the targets of the largest weight.
     """
     tokens = batch["tokens"]
+    if compute != "float32":
+        params = jax.tree.map(lambda leaf: leaf.astype(compute), params)
     _, activations = forward(
         params, config, tokens, sites=("final_norm",), swap=_flat_mlp(params, config),
-        segments=batch.get("segments"), positions=batch.get("positions"),
+        segments=batch.get("segments"), positions=batch.get("positions"), remat=remat,
     )  # fmt: skip
     final = activations.final_norm.reshape(-1, config.d_model)
-    logits = softcap(jnp.einsum("nd,dv->nv", final, unembedding(params, config), precision=HIGHEST), config)
+    logits = softcap(wide_einsum("nd,dv->nv", final, unembedding(params, config), precision=HIGHEST), config)
     given = batch.get("weights")
     counts = jnp.ones(tokens.shape, logits.dtype) if given is None else given.astype(logits.dtype)
     targets = batch.get("targets")
@@ -184,9 +203,8 @@ def step(
     config: LanguageModelConfig, state: dict[str, Any], batch: dict[str, Array]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """One optimiser step; jit it with the state donated."""
-    gradient, metrics = jax.grad(partial(loss, config=config.model, batch=batch), has_aux=True)(
-        state["params"]
-    )
+    value = partial(loss, config=config.model, batch=batch, remat=config.remat, compute=config.compute)
+    gradient, metrics = jax.grad(value, has_aux=True)(state["params"])
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer step
         updates, moments = optimiser(config).update(gradient, state["optimiser"], state["params"])
     params = optax.apply_updates(state["params"], updates)

@@ -135,9 +135,9 @@ def test_rules_in_words() -> None:
     rules = DEFAULT_RULES.changed("kv_heads=none, rank=model,batch=data+expert")
     assert rules == DEFAULT_RULES.replace(kv_heads=None, rank="model", batch=("data", "expert"))
     assert DEFAULT_RULES.changed("") == DEFAULT_RULES
-    with pytest.raises(InputError, match="no logical axis 'kvheads' .did you mean kv_heads"):
+    with pytest.raises(InputError, match=r"no logical axis 'kvheads' .did you mean kv_heads"):
         DEFAULT_RULES.changed("kvheads=model")
-    with pytest.raises(InputError, match=r"'heads' is no change, expected axis=mesh axis"):
+    with pytest.raises(InputError, match="'heads' is no change, expected axis=mesh axis"):
         DEFAULT_RULES.changed("heads")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -166,3 +167,31 @@ def test_pocket_s_recipe_is_understood_and_learns() -> None:
 def test_a_token_source_that_is_none_is_refused(reference: str) -> None:
     with pytest.raises(InputError, match=r"nowhere|absent|no_colon|not a function"):
         language_model.task(config(tokens=reference))
+
+
+def test_sixteen_bit_compute_and_layers_computed_again_have_the_gradient_of_the_plain_loss() -> None:
+    model = tiny_model("llama", n_layers=1)
+    batch = {"tokens": jnp.asarray(np.random.default_rng(1).integers(40, size=(2, 9)))}
+
+    def gradient(**how: str) -> tuple[jax.Array, list[jax.Array]]:
+        run = jax.value_and_grad(partial(language_model.loss, **how), has_aux=True)
+        (value, _), found = jax.jit(lambda p: run(p, model.config, batch))(model.params)
+        return value, jax.tree.leaves(found)
+
+    value, plain = gradient()
+    again, same = gradient(remat="full")
+    low, rounded = gradient(compute="bfloat16")
+    np.testing.assert_allclose(again, value, rtol=1e-6)
+    np.testing.assert_allclose(low, value, rtol=5e-3)
+    for one, two, three in zip(plain, same, rounded, strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5)
+        assert three.dtype == jnp.float32
+    whole, close = (np.concatenate([np.ravel(leaf) for leaf in leaves]) for leaves in (plain, rounded))
+    assert np.linalg.norm(close - whole) < 0.03 * np.linalg.norm(whole)
+
+
+def test_unknown_ways_of_computing_are_refused() -> None:
+    with pytest.raises(InputError, match=r"remat is 'dot' .did you mean dots"):
+        config(remat="dot")
+    with pytest.raises(InputError, match=r"compute is 'float16' .*expected float32 or bfloat16"):
+        config(compute="float16")
