@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxinterp.activations import store_ledger
-from jaxinterp.activations.store_layout import COLUMNS, TOKENS, Site, read_header
+from jaxinterp.activations.store_layout import COLUMNS, HEADER, LEDGER, TOKENS, Site, read_header
 from jaxinterp.activations.store_quantise import decode
 from jaxinterp.activations.store_shard import damage, look
 from jaxinterp.activations.store_writer import open_arrays, reason
@@ -77,6 +78,12 @@ class Store:
 
     def __len__(self) -> int:
         return self.layout.rows
+
+    def digest(self) -> str:
+        """sha256 of header and ledger: what the store holds and what made it."""
+        return hashlib.sha256(
+            b"".join((self.folder / name).read_bytes() for name in (HEADER, LEDGER))
+        ).hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """What the store is, as JSON values: sites as [layers, width], tokens, bytes and the model's digest."""
