@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic_folder
 from jaxinterp.dictionaries.base import Dictionary, check
-from jaxinterp.dictionaries.formats import circuit_tracer
+from jaxinterp.dictionaries.formats import registry
 
 # The bundled dictionaries are package data of a room above; a path is not an import.
 _DATA = Path(__file__).resolve().parent.parent / "biology" / "pocket" / "data"
@@ -18,12 +18,16 @@ BUNDLED = {"pocket": _DATA / "clt", "pocket-clt": _DATA / "clt", "pocket-plt": _
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-def load_dictionary(source: str | os.PathLike[str], dtype: str = "float32") -> Dictionary:
-    """Load a dictionary from a folder, or a bundled one by name.
+def load_dictionary(
+    source: str | os.PathLike[str], dtype: str = "float32", format: str | None = None
+) -> Dictionary:
+    """Load a dictionary from a folder or file, or a bundled one by name.
 
     Args:
-      source: a folder in circuit-tracer's format, or "pocket" ("pocket-clt") or "pocket-plt".
+      source: a folder or file in one of the formats of docs/dictionaries.md, or "pocket" ("pocket-clt") or
+        "pocket-plt".
       dtype: dtype of the parameters in memory.
+      format: the format's name; None finds it by what is there.
 
     Returns:
       The dictionary; its name is the bundled name or the folder's.
@@ -33,37 +37,45 @@ def load_dictionary(source: str | os.PathLike[str], dtype: str = "float32") -> D
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} of a dictionary: expected one of {', '.join(DTYPES)}")
-    folder = BUNDLED.get(str(source), Path(source))
-    if not folder.is_dir():
+    path = BUNDLED.get(str(source), Path(source))
+    if not path.exists():
         known = f"a folder, or one of {', '.join(BUNDLED)}"
         raise InputError(f"no dictionary at {source}: expected {known}")
-    if not circuit_tracer.recognises(folder):
-        raise InputError(
-            f"{folder} holds no dictionary that is understood: no config.yaml (circuit-tracer's format)"
-        )
-    config, params = circuit_tracer.read(folder, dtype)
+    if format is not None and format not in registry.FORMATS:
+        raise InputError(f"dictionary format {format!r}: expected one of {', '.join(registry.FORMATS)}")
+    found = registry.detect(path) if format is None else registry.FORMATS[format]
+    config, params = found.read(path, dtype)
     arrays = {
         name: tuple(jnp.asarray(v) for v in value) if isinstance(value, tuple) else jnp.asarray(value)
         for name, value in params.items()
     }
-    name = str(source) if str(source) in BUNDLED else folder.resolve().name
+    name = str(source) if str(source) in BUNDLED else path.resolve().name
     return check(Dictionary(arrays, config, name))
 
 
-def save_dictionary(dictionary: Dictionary, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
-    """Write a dictionary as a circuit-tracer folder, whole or not at all; an old folder is replaced.
+def save_dictionary(
+    dictionary: Dictionary,
+    folder: str | os.PathLike[str],
+    dtype: str | None = None,
+    format: str | None = None,
+) -> None:
+    """Write a dictionary into a folder, whole or not at all; an old folder is replaced.
 
     Args:
       dictionary: what to write.
       folder: where.
       dtype: dtype on disk; None keeps that of the parameters.
+      format: a format of docs/dictionaries.md; None is circuit-tracer's where it can say everything, else ours.
 
     Raises:
-      InputError: the place is not writable, or ``dtype`` cannot hold the values.
+      InputError: the place is not writable, ``dtype`` cannot hold the values, or the format cannot say what the
+        dictionary is.
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} of a dictionary: expected one of {', '.join(DTYPES)}")
     check(dictionary)
+    chosen = registry.writable(format, dictionary.config)
+    assert chosen.write is not None
     stored = dtype or jnp.dtype(dictionary.params["W_enc"].dtype).name
     with atomic_folder(folder) as temporary:
-        circuit_tracer.write(temporary, dictionary.config, dictionary.params, stored)
+        chosen.write(temporary, dictionary.config, dictionary.params, stored)

@@ -184,7 +184,8 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda d: _config(d, feature_output_hook="hook_resid_post"),
         "expected one of hook_mlp_out",
     ),
-    "top-k": ("plt", lambda d: _config(d, activation="topk", k=8), "TopK dictionaries"),
+    "top-k without k": ("plt", lambda d: _config(d, activation="topk"), "the layer files hold thresholds"),
+    "k without top-k": ("plt", lambda d: _config(d, k=3), "expected activation: topk"),
     "elsewhere": ("plt", lambda d: _config(d, transcoders=["hf://a/b"]), "download them"),
 }
 

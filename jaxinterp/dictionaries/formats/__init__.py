@@ -1,1 +1,1 @@
-"""Other programs' dictionary files, in and out."""
+"""Other programs' dictionary files, in and out. A format is a module and one entry in `registry.FORMATS`."""

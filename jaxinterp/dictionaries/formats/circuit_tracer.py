@@ -2,7 +2,9 @@
 
 A folder holds ``config.yaml`` and one file a layer (PLT) or two (CLT); see the tables below. Decoders of a
 CLT are grouped by source layer there and by target layer here; a skip is applied as ``x @ W_skip.T`` in a
-PLT's file and as ``x @ W_skip`` in a CLT's.
+PLT's file and as ``x @ W_skip`` in a CLT's. Top-k is of per-layer transcoders only; that program's keeps the ``k``
+largest even where they are negative, ours where they are positive, so the two differ on rows with fewer than ``k``
+positive ones.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from jaxinterp.core.files import read_bytes, write_text
 from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.formats import tensors
 
+NAME = "circuit-tracer"
 KIND_NAMES = {"plt": "transcoder_set", "clt": "cross_layer_transcoder"}
 READ_HOOKS = {"resid_mid": "hook_resid_mid", "mlp_normalized": "ln2.hook_normalized", "mlp_in": "mlp.hook_in"}
 WRITE_HOOKS = {"mlp_out": "hook_mlp_out", "mlp_out_raw": "mlp.hook_out"}
@@ -47,19 +50,13 @@ def read(folder: Path, dtype: str = "float32") -> tuple[DictionaryConfig, dict[s
     write_site = _lookup(WRITE_HOOKS, header["feature_output_hook"], "feature_output_hook", folder)
     reader = {"plt": _read_plt, "clt": _read_clt}[kind]
     sizes, params = reader(folder, np.dtype(dtype))
-    has_threshold = "threshold" in params
-    declared = header.get("activation")
-    if declared not in (None, "relu", "jump_relu", "jumprelu"):
-        raise InputError(
-            f"{folder / 'config.yaml'}: activation {declared!r} is not supported, only relu and JumpReLU "
-            "(thresholds in the layer files) are"
-        )
+    activation = _activation(header, kind, "threshold" in params, sizes["k"], folder / "config.yaml")
     config = DictionaryConfig(
         kind=kind,
         n_layers=sizes["n_layers"],
         n_features=sizes["n_features"],
         d_model=sizes["d_model"],
-        activation="jumprelu" if has_threshold else "relu",
+        **activation,
         skip="W_skip" in params,
         read_site=read_site,
         write_site=write_site,
@@ -90,11 +87,36 @@ def _header(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} points to files elsewhere (transcoders: ...); download them into the folder first"
         )
-    if header.get("k") is not None:
-        raise InputError(
-            f"{path}: TopK dictionaries (k: {header['k']}) are not supported, only relu and JumpReLU are"
-        )
+    for name in ("model_name", "scan"):
+        if not isinstance(header.get(name) or "", str):
+            raise InputError(f"{path}: {name} is {header[name]!r}, expected text")
     return header
+
+
+def _activation(
+    header: dict[str, Any], kind: str, thresholds: bool, stored_k: int, path: Path
+) -> dict[str, Any]:
+    """The config's ``activation`` and ``k``, after comparing what the header and the layer files say."""
+    declared, k = header.get("activation"), header.get("k")
+    if declared not in (None, "relu", "jump_relu", "jumprelu", "topk"):
+        raise InputError(f"{path}: activation is {declared!r}, expected relu, jump_relu or topk")
+    if declared != "topk" and (k is not None or (stored_k and declared is not None)):
+        raise InputError(
+            f"{path}: k is {k or stored_k} with the activation {declared!r}, expected activation: topk"
+        )
+    if declared != "topk" and not stored_k:
+        return {"activation": "jumprelu" if thresholds else "relu"}
+    if kind != "plt":
+        raise InputError(f"{path}: activation topk is of {KIND_NAMES['plt']}, not of {KIND_NAMES[kind]}")
+    if thresholds:
+        raise InputError(f"{path}: activation topk, but the layer files hold thresholds")
+    if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
+        raise InputError(f"{path}: k is {k!r}, expected a whole number of at least 1")
+    if k is not None and stored_k and k != stored_k:
+        raise InputError(f"{path}: k is {k}, but {stored_k} in the layer files")
+    if not (k or stored_k):
+        raise InputError(f"{path}: the field 'k' is missing, activation topk needs it")
+    return {"activation": "topk", "k": k or stored_k}
 
 
 def _lookup(table: dict[str, str], value: object, field: str, folder: Path) -> str:
@@ -126,13 +148,6 @@ def _layers(folder: Path, pattern: re.Pattern[str], stems: tuple[str, ...]) -> i
     return count
 
 
-def _sizes(file: tensors.Reader, name: str) -> tuple[int, int]:
-    shape = file.shape(name)
-    if len(shape) != 2 or 0 in shape:
-        raise InputError(f"{file.path}: {name} has shape {shape}, expected (features, width)")
-    return shape[0], shape[1]
-
-
 def _stack(rows: list[dict[str, np.ndarray]], folder: Path) -> dict[str, Any]:
     """One array a name, layers leading; a name that only some layers have is refused."""
     for layer, row in enumerate(rows):
@@ -146,11 +161,12 @@ def _stack(rows: list[dict[str, np.ndarray]], folder: Path) -> dict[str, Any]:
 def _read_plt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
     count = _layers(folder, _PLT_FILE, ("layer",))
     rows: list[dict[str, np.ndarray]] = []
+    ks: set[int] = set()
     n = d = 0
     for layer in range(count):
         with tensors.reading(folder / f"layer_{layer}.safetensors") as file:
             if layer == 0:
-                n, d = _sizes(file, "W_enc")
+                n, d = file.sizes("W_enc", ("features", "width"))
             row = {
                 "W_enc": file.take("W_enc", (n, d), dtype),
                 "W_dec": file.take("W_dec", (n, d), dtype),
@@ -161,9 +177,14 @@ def _read_plt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, 
                 row["threshold"] = file.take("activation_function.threshold", (n,), dtype)
             if "W_skip" in file.names:
                 row["W_skip"] = file.take("W_skip", (d, d), dtype)
-            file.finish(("activation_function.threshold", "W_skip"))
+            ks.add(file.whole("k", 1) if "k" in file.names else 0)
+            file.finish(("activation_function.threshold", "W_skip", "k"))
         rows.append(row)
-    return {"n_layers": count, "n_features": n, "d_model": d}, _stack(rows, folder)
+    if len(ks) > 1:
+        raise InputError(
+            f"{folder}: layers differ in k ({', '.join(map(str, sorted(ks)))}), one for all is supported"
+        )
+    return {"n_layers": count, "n_features": n, "d_model": d, "k": ks.pop()}, _stack(rows, folder)
 
 
 def _read_clt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
@@ -174,7 +195,7 @@ def _read_clt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, 
     for layer in range(count):
         with tensors.reading(folder / f"W_enc_{layer}.safetensors") as file:
             if layer == 0:
-                n, d = _sizes(file, "W_enc_0")
+                n, d = file.sizes("W_enc_0", ("features", "width"))
             row = {
                 "W_enc": file.take(f"W_enc_{layer}", (n, d), dtype),
                 "b_enc": file.take(f"b_enc_{layer}", (n,), dtype),
@@ -200,48 +221,51 @@ def _read_clt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, 
     params["W_dec"] = tuple(
         np.stack([by_source[s][:, target - s] for s in range(target + 1)]) for target in range(count)
     )
-    return {"n_layers": count, "n_features": n, "d_model": d}, params
+    return {"n_layers": count, "n_features": n, "d_model": d, "k": 0}, params
+
+
+def refuses(config: DictionaryConfig) -> str | None:
+    """Why a dictionary cannot be written in this format, or None."""
+    if config.kind not in KIND_NAMES:
+        return f"it has no kind {config.kind!r}"
+    if config.activation not in ("relu", "jumprelu", "topk") or (
+        config.activation == "topk" and config.kind != "plt"
+    ):
+        return f"it has no activation {config.activation!r} for the kind {config.kind!r}"
+    for name in ("ranked", "centre", "tied", "layers"):
+        if getattr(config, name):
+            return f"it has nothing for {name} = {getattr(config, name)}"
+    if config.d_write is not None:
+        return f"it has nothing for d_write = {config.d_write}"
+    for name, hooks in (("read_site", READ_HOOKS), ("write_site", WRITE_HOOKS)):
+        if getattr(config, name) not in hooks:
+            return f"it has nothing for {name} = {getattr(config, name)}"
+    return None
 
 
 def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype: str = "float32") -> None:
     """Write a dictionary's parameters as a circuit-tracer folder; ``folder`` must exist and be empty.
 
     Raises:
-      InputError: a kind that the format does not have, or a value that ``dtype`` cannot hold.
+      InputError: a value that ``dtype`` cannot hold.
     """
     import yaml
 
-    if config.kind not in KIND_NAMES:
-        raise InputError(f"a dictionary of kind {config.kind!r} cannot be written in circuit-tracer's format")
-    host = _host(params, np.dtype(dtype))
+    host = tensors.host(params, dtype)
     if config.kind == "plt":
         _write_plt(folder, config, host)
     else:
         _write_clt(folder, config, host)
-    header = {
+    header: dict[str, Any] = {
         "model_name": config.model_name,
         "model_kind": KIND_NAMES[config.kind],
         "feature_input_hook": READ_HOOKS[config.read_site],
         "feature_output_hook": WRITE_HOOKS[config.write_site],
         "scan": config.scan,
     }
+    if config.activation == "topk":
+        header |= {"activation": "topk", "k": config.k}
     write_text(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
-
-
-def _host(params: dict[str, Any], dtype: np.dtype) -> dict[str, Any]:
-    def one(name: str, value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return tuple(one(name, v) for v in value)
-        full = np.asarray(value)
-        with np.errstate(over="ignore"):
-            stored = full.astype(dtype)
-        if not np.isfinite(stored.astype(np.float64)).all():
-            raise InputError(
-                f"{name} holds values that {dtype.name} cannot hold (largest {np.abs(full).max():.3g})"
-            )
-        return stored
-
-    return {name: one(name, value) for name, value in params.items()}
 
 
 def _write_plt(folder: Path, config: DictionaryConfig, params: dict[str, Any]) -> None:
