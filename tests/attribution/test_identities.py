@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from jaxinterp.models import Edit, Model, forward
 from jaxinterp.models.block import Reads
 from jaxinterp.models.decoder import MlpSwap, unembedding
 from tests.attribution.cases import DICTIONARIES, TOKENS, random_dictionary
+from tests.references import stored
 from tests.support import FAMILIES, shared, tiny_model
 
 TOLERANCE = 1e-10
@@ -47,10 +50,21 @@ CASES += [
     ("pocket", "skip-plt"),
     ("pocket", "shipped-clt"),
 ]
+# Of every family a stored model, as it is read from its own files.
+STORED = {stored.case(name).family: name for name in reversed(stored.names())}
+STORED |= {name: name for name in stored.names(dynamic_tanh=True)}
+CASES += [
+    pytest.param((f"stored-{name}", list(DICTIONARIES)[number % len(DICTIONARIES)]), marks=pytest.mark.slow)
+    for number, name in enumerate(sorted(STORED.values()))
+]
 
 
 def get_model(name: str) -> Model:
     """A model in float64 by name."""
+    if name.startswith("stored-"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = stored.write_folder(name.removeprefix("stored-"), Path(folder) / "model")
+            return load_model(path, dtype="float64")
     if name == "stories260K":
         return load_model(shared("data/stories260K.bin"), dtype="float64")
     if name == "pocket":
