@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.models import SITES, Edit, ModelConfig, declare, forward, generate, generate_tokens
+from jaxinterp.models import SITES, Edit, ModelConfig, forward, generate, generate_tokens
 from jaxinterp.models.generation import check_tokens
-from jaxinterp.parallel import weights
-from jaxinterp.parallel.mesh import make
 from tests.support import EVERY, tiny_config, tiny_model
 
 TOKENS = jnp.asarray([[7, 3, 19, 3, 28, 11, 5, 2], [1, 0, 4, 33, 3, 3, 9, 30]])
@@ -125,20 +123,6 @@ def test_unknown_site() -> None:
     model = tiny_model("llama")
     with pytest.raises(InputError, match="did you mean resid_mid"):
         forward(model.params, model.config, TOKENS, sites=("resid_midd",))
-
-
-@pytest.mark.parametrize("shape", [(8, 1), (2, 4), (4, 2)])
-@pytest.mark.parametrize("family", EVERY)
-def test_sharded_equals_unsharded(family: str, shape: tuple[int, int], x64: None) -> None:
-    sizes = {"n_heads": 4, "n_kv_heads": 4, "vocab_size": 40, "d_mlp": 24}
-    model = tiny_model(family, dtype="float64", **sizes)
-    tokens = jnp.tile(TOKENS, (4, 1))
-    expected, _ = forward(model.params, model.config, tokens)
-    mesh = make(*shape)
-    params = jax.device_put(model.params, weights.shardings(declare(model.config), mesh))
-    rows = jax.device_put(tokens, jax.NamedSharding(mesh, jax.P("data")))
-    got, _ = jax.jit(lambda p, t: forward(p, model.config, t))(params, rows)
-    np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
 def test_gradients_agree_with_finite_differences(x64: None) -> None:

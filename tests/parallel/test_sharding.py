@@ -84,6 +84,15 @@ def test_experts_under_every_rule(name: str, x64: None, capfd: Any) -> None:
     compare("experts", "data=2,expert=2,model=2", name, "float64", capfd)
 
 
+@pytest.mark.parametrize("dispatch", ["sparse", "dense"])
+def test_experts_left_to_the_compiler(dispatch: str, x64: None) -> None:
+    model = wide("experts", "float64")
+    mesh = make(2, 2, expert=2)
+    want = jax.jit(lambda p: forward(p, model.config, jnp.asarray(TOKENS))[0])(model.params)
+    (logits, _), _ = run(model, mesh, DEFAULT_RULES, dispatch=dispatch)
+    np.testing.assert_allclose(logits, want, atol=1e-12)
+
+
 @pytest.mark.parametrize("family", ["llama", "experts"])
 def test_float32(family: str, capfd: Any) -> None:
     compare(family, "data=2,expert=2,model=2", "default", "float32", capfd)
