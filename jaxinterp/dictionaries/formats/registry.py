@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.dictionaries.config import DictionaryConfig
-from jaxinterp.dictionaries.formats import circuit_tracer, native
+from jaxinterp.dictionaries.formats import circuit_tracer, native, saelens, sparsify
 
 
 class Format(NamedTuple):
@@ -37,7 +37,7 @@ def _of(module: ModuleType) -> Format:
     )
 
 
-FORMATS = {f.name: f for f in map(_of, (native, circuit_tracer))}
+FORMATS = {f.name: f for f in map(_of, (native, circuit_tracer, saelens, sparsify))}
 
 
 def detect(path: Path) -> Format:
