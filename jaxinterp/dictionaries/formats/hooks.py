@@ -25,7 +25,7 @@ _LENS_SITES = {
     "hook_mlp_in": "resid_mid",
 }
 # A module of a Hugging Face model: any stem, "layers" or "h", the layer, what is inside it.
-_MODULE = re.compile(r"(?:[a-z_]+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(.+?))?(?:\.(input|output))?")
+_MODULE = re.compile(r"(?:[a-z_]+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(.+))?")
 _OUTPUTS = {
     None: "resid_post",
     "mlp": "mlp_out_raw",
@@ -70,9 +70,13 @@ def module_site(name: object, where: Path, field: str, side: str = "output") -> 
     Raises:
       InputError: no such module, or one whose input or output is none of our sites.
     """
-    match = _MODULE.fullmatch(name) if isinstance(name, str) else None
+    stem = name if isinstance(name, str) else ""
+    for end in ("input", "output"):
+        if stem.endswith(f".{end}"):
+            stem, side = stem.removesuffix(f".{end}"), end
+    match = _MODULE.fullmatch(stem)
     if match is not None:
-        table = _INPUTS if (match.group(3) or side) == "input" else _OUTPUTS
+        table = _INPUTS if side == "input" else _OUTPUTS
         if match.group(2) in table:
             return table[match.group(2)], int(match.group(1))
     raise InputError(

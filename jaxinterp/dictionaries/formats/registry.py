@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.dictionaries.config import DictionaryConfig
-from jaxinterp.dictionaries.formats import circuit_tracer, native, saelens, sparsify
+from jaxinterp.dictionaries.formats import (
+    circuit_tracer,
+    gemma_scope,
+    gemma_scope_2,
+    native,
+    saelens,
+    sparsify,
+)
 
 
 class Format(NamedTuple):
@@ -37,7 +44,8 @@ def _of(module: ModuleType) -> Format:
     )
 
 
-FORMATS = {f.name: f for f in map(_of, (native, circuit_tracer, saelens, sparsify))}
+_MODULES = (native, circuit_tracer, saelens, sparsify, gemma_scope_2, gemma_scope)
+FORMATS = {f.name: f for f in map(_of, _MODULES)}
 
 
 def detect(path: Path) -> Format:
