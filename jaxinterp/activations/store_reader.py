@@ -48,12 +48,13 @@ class Store:
 
     Args:
       folder: of the store.
+      cache: bytes of decoded chunks that are kept in memory.
 
     Raises:
       InputError: no store, an unfinished one, or a damaged one (the shard and its file are named).
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, cache: int = 0) -> None:
         self.folder = Path(folder)
         self.layout, self.made_by = read_header(self.folder)
         self.lines = store_ledger.read(self.folder, self.layout)
@@ -65,7 +66,7 @@ class Store:
         for shard in sorted(self.lines):
             if why := damage(self.folder, self.layout, self.lines[shard]):
                 raise InputError(f"{self.folder}: {why}")
-        self.arrays = open_arrays(self.folder, self.layout)
+        self.arrays = open_arrays(self.folder, self.layout, cache=cache)
         self._infos = {info.name: info for info in self.layout.arrays()}
         self._seen: set[tuple[str, int]] = set()
         ordered = [self.lines[n] for n in range(self.layout.shards)]

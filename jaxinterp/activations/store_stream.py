@@ -12,12 +12,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinterp.activations.flax_source import FlaxSource
 from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.store_shuffle import Permutation
 from jaxinterp.activations.stream import Stream, StreamConfig
 from jaxinterp.activations.text import Batch, Source
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array
+from jaxinterp.models.model import Model
 
 ORDERS = ("window", "full", "stored", "stream")
 _KEPT = 256
@@ -33,17 +35,21 @@ class StoredConfig:
         "full": all rows are permuted; a batch reads a chunk for nearly each of its rows.
         "stored": the order of the text.
         "stream": the batches that a `Stream` over the same text gives, with its own settings.
+      cache: MiB of chunks that `open_store` keeps in memory, for "full"; what does not fit is read again and again.
       window: chunks; their rows of the asked sites are in memory, in float32, and those of the next window too.
     """
 
     order: str = "window"
     window: int = 64
+    cache: int = 0
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise InputError(f"stored: order {self.order!r}, expected one of {', '.join(ORDERS)}")
-        if self.window < 1:
-            raise InputError(f"stored: window is {self.window}, it must be at least 1")
+        if self.window < 1 or self.cache < 0:
+            raise InputError(
+                f"stored: window is {self.window} and cache {self.cache}, expected at least 1 and 0"
+            )
 
 
 class StoredStream:
@@ -260,6 +266,26 @@ class _Pools(Stream):
                 raise InputError("the store has no usable token in a whole pool of activations")
             self._pools[index] = tuple(jnp.asarray(finish()) for finish in waiting), usable
         return self._pools[index]
+
+
+def open_store(path: str, model: Model | FlaxSource, config: StoredConfig, sites: tuple[str, ...]) -> Store:
+    """A finished store of this very model's activations, with all layers of these sites.
+
+    Raises:
+      InputError: see `Store`; another model's store, or one without a site or with some of its layers only.
+    """
+    store = Store(path, cache=config.cache << 20)
+    if store.made_by["model"]["digest"] != model.digest():
+        raise InputError(
+            f"{path} holds activations of another model (or of other weights) than {model.name!r}"
+        )
+    for site in sites:
+        layers = store.site(site).layers
+        if layers != tuple(range(model.config.n_layers)):
+            raise InputError(
+                f"{path} has layers {layers} of {site}, and the model has {model.config.n_layers}"
+            )
+    return store
 
 
 def stored_stream(

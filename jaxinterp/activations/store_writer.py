@@ -89,16 +89,18 @@ def prepare(
     return lines
 
 
-def open_arrays(folder: Path, layout: Layout, *, create: bool = False) -> dict[str, Any]:
-    """TensorStore's handles of all arrays by name.
+def open_arrays(folder: Path, layout: Layout, *, create: bool = False, cache: int = 0) -> dict[str, Any]:
+    """TensorStore's handles of all arrays by name; they keep up to ``cache`` bytes of what was read last.
 
     Raises:
       InputError: an array is missing or is not what the layout says.
     """
     import tensorstore as ts
 
+    context = ts.Context({"cache_pool": {"total_bytes_limit": cache}})
     waiting = {
-        a.name: ts.open(spec(folder, a, layout.shard_rows), open=True, create=create) for a in layout.arrays()
+        a.name: ts.open(spec(folder, a, layout.shard_rows), open=True, create=create, context=context)
+        for a in layout.arrays()
     }
     found = {}
     for name, future in waiting.items():

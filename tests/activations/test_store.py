@@ -191,7 +191,7 @@ def test_damage_is_repaired_and_only_then(tmp_path: Path, store: Path) -> None:
     (store / FILE).write_bytes(raw)
     (store / "tokens/c.2.0").unlink()
     with pytest.raises(
-        InputError, match="shard 2 is damaged: tokens/c.2.0 is missing; collect again with repair"
+        InputError, match=r"shard 2 is damaged: tokens/c.2.0 is missing; collect again with repair"
     ):
         prepare(store, LAYOUT, {"seed": 1})
     lines = prepare(store, LAYOUT, {"seed": 1}, repair=True)

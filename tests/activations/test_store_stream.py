@@ -9,7 +9,7 @@ import pytest
 
 from jaxinterp.activations import Stream, StreamConfig, make_source
 from jaxinterp.activations.store_reader import Store
-from jaxinterp.activations.store_stream import StoredConfig, StoredStream, stored_stream
+from jaxinterp.activations.store_stream import StoredConfig, StoredStream, open_store, stored_stream
 from jaxinterp.core.errors import InputError
 from tests.activations.store_cases import SITES, TEXT, make_store
 from tests.activations.test_store import write
@@ -123,6 +123,19 @@ def test_a_pool_is_a_sample_of_usable_rows(many: Store) -> None:
         whole = many.read("mlp_in", np.flatnonzero(np.arange(40) % 7))
         known = {whole[:, r].tobytes() for r in range(whole.shape[1])}
         assert all(np.asarray(x)[:, r].tobytes() in known for r in rows)
+
+
+def test_a_cache_changes_no_row(store: Store) -> None:
+    settings = StoredConfig("full", cache=16)
+    cached = stored_stream(
+        open_store(str(store.folder), model(), settings, SITES), SITES, rows=16, seed=0, config=settings
+    )
+    plain = stored_stream(store, SITES, rows=16, seed=0, config=StoredConfig("full"))
+    for step in (3, 0, 3, 50):
+        for a, b in zip(cached.batch(step), plain.batch(step), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="activations of another model"):
+        open_store(str(store.folder), model(scale=2.0), settings, SITES)
 
 
 def test_what_does_not_fit_is_refused(many: Store, store: Store) -> None:
