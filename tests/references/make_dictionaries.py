@@ -115,7 +115,84 @@ def sparsify() -> None:
         (root / "config.json").write_text(json.dumps({"sae": extra, "hookpoints": list(hookpoints)}) + "\n")
 
 
+def torch_files() -> None:
+    """Files of torch's own format with the names that dictionary_learning, OpenAI and Qwen Scope use."""
+    from collections import OrderedDict
+
+    def numbers(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        return OrderedDict((name.replace("__", "."), torch.randn(shape)) for name, shape in shapes.items())
+
+    torch.manual_seed(3)
+    folder = DATA / "torch"
+    x = torch.randn(ROWS, D)
+    linear = {"encoder__weight": (F, D), "encoder__bias": (F,), "decoder__weight": (D, F)}
+    plain = {"W_enc": (D, F), "b_enc": (F,), "W_dec": (F, D), "b_dec": (D,)}
+    threshold, k = torch.tensor(0.4), torch.tensor(K)
+    cases = {
+        "AutoEncoder": numbers(**linear, bias=(D,)),
+        "AutoEncoderNew": numbers(**linear, decoder__bias=(D,)),
+        "AutoEncoderTopK": numbers(**linear, b_dec=(D,)) | {"k": k, "threshold": threshold},
+        "BatchTopKSAE": numbers(**linear, b_dec=(D,)) | {"k": k, "threshold": threshold},
+        "MatryoshkaBatchTopKSAE": numbers(**plain)
+        | {"k": k, "threshold": threshold, "group_sizes": torch.tensor([4, 6])},
+        "JumpReluAutoEncoder": numbers(**plain) | {"threshold": torch.rand(F)},
+        "GatedAutoEncoder": numbers(
+            encoder__weight=(F, D),
+            decoder__weight=(D, F),
+            decoder_bias=(D,),
+            r_mag=(F,),
+            gate_bias=(F,),
+            mag_bias=(F,),
+        ),
+    }
+    for name, s in cases.items():
+        W_enc = s["W_enc"].T if "W_enc" in s else s["encoder.weight"]
+        W_dec = s["W_dec"].T if "W_dec" in s else s["decoder.weight"]
+        b_dec = next(s[key] for key in ("b_dec", "bias", "decoder.bias", "decoder_bias") if key in s)
+        centred = x if name in ("AutoEncoderNew", "JumpReluAutoEncoder") else x - b_dec
+        h = centred @ W_enc.T + s.get("b_enc", s.get("encoder.bias", torch.zeros(F)))
+        acts = h.relu()
+        if name == "GatedAutoEncoder":
+            acts = (s["r_mag"].exp() * h + s["mag_bias"]).relu() * (h + s["gate_bias"] > 0)
+        elif name == "AutoEncoderTopK":
+            top = acts.topk(K)
+            acts = torch.zeros_like(acts).scatter(1, top.indices, top.values)
+        elif "threshold" in s:
+            acts = acts * (acts > s["threshold"])
+        place = folder / name
+        place.mkdir(parents=True)
+        torch.save(OrderedDict(s), place / "ae.pt")
+        trainer = {
+            "dict_class": name, "activation_dim": D, "dict_size": F, "k": K, "layer": 4,
+            "lm_name": "EleutherAI/pythia-70m",
+            "submodule_name": "resid_post_layer_4", "lr": 1e-4,
+        }  # fmt: skip
+        (place / "config.json").write_text(
+            json.dumps({"trainer": trainer, "buffer": {"ctx_len": 128}}) + "\n"
+        )
+        answers(place, x, acts, acts @ W_dec.T + b_dec)
+    s = numbers(encoder__weight=(F, D), decoder__weight=(D, F), pre_bias=(D,), latent_bias=(F,))
+    place = folder / "openai" / "resid_post_mlp" / "autoencoders"
+    place.mkdir(parents=True)
+    extra = {
+        "stats_last_nonzero": torch.zeros(F, dtype=torch.int64),
+        "activation": "ReLU",
+        "activation_state_dict": {},
+    }
+    torch.save({**s, **extra}, place / "8.pt")
+    acts = ((x - s["pre_bias"]) @ s["encoder.weight"].T + s["latent_bias"]).relu()
+    answers(place, x, acts, acts @ s["decoder.weight"].T + s["pre_bias"])
+    s = numbers(W_enc=(F, D), W_dec=(D, F), b_enc=(F,), b_dec=(D,))
+    place = folder / "qwen" / f"SAE-Res-Qwen3-1.7B-Base-W32K-L0_{K}"
+    place.mkdir(parents=True)
+    torch.save(dict(s), place / "layer7.sae.pt")
+    top = (x @ s["W_enc"].T + s["b_enc"]).topk(K)
+    acts = torch.zeros(ROWS, F).scatter(1, top.indices, top.values.relu())
+    answers(place, x, acts, acts @ s["W_dec"].T + s["b_dec"])
+
+
 if __name__ == "__main__":
     shutil.rmtree(DATA, ignore_errors=True)
     saelens()
     sparsify()
+    torch_files()

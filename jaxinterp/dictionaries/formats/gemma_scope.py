@@ -32,12 +32,13 @@ SITES = {
 }
 _REPOSITORY = re.compile(r".*gemma-scope(?:-([\d.]+b)-(pt|it))?-(res|mlp|att|transcoders)")
 _LAYER = re.compile(r"layer_(\d+)")
+_DEPTHS = tuple("*/" * depth + FILE for depth in range(5))
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
 
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` is such a file, or a folder with one in it."""
-    return path.name == FILE if path.is_file() else next(path.rglob(FILE), None) is not None
+    return path.name == FILE if path.is_file() else any(any(path.glob(pattern)) for pattern in _DEPTHS)
 
 
 def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str, Any]]:
@@ -47,7 +48,7 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
       InputError: folders that do not say what is read, several dictionaries of a layer, a missing, unknown or wrong
         array, or a damaged file.
     """
-    files = [path] if path.is_file() else sorted(path.rglob(FILE))
+    files = [path] if path.is_file() else sorted(file for pattern in _DEPTHS for file in path.glob(pattern))
     places = [_place(file) for file in files]
     layers = [layer for _, _, layer, _ in places]
     if len(set(layers)) != len(layers):

@@ -11,11 +11,13 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import (
     circuit_tracer,
+    dictionary_learning,
     gemma_scope,
     gemma_scope_2,
     native,
     saelens,
     sparsify,
+    torch_published,
 )
 
 
@@ -44,7 +46,9 @@ def _of(module: ModuleType) -> Format:
     )
 
 
-_MODULES = (native, circuit_tracer, saelens, sparsify, gemma_scope_2, gemma_scope)
+_MODULES = (
+    native, circuit_tracer, saelens, sparsify, dictionary_learning, torch_published, gemma_scope_2, gemma_scope,
+)  # fmt: skip
 FORMATS = {f.name: f for f in map(_of, _MODULES)}
 
 
