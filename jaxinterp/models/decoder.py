@@ -215,7 +215,7 @@ def _scan(
 ) -> tuple[Any, Any]:
     """The layers of a run. Where a model has several runs, weights are looked up in their stacks: a slice of a stack
     would be a copy of it."""
-    if run.whole:
+    if run.stop - run.start == jax.tree.leaves(params["layers"])[0].shape[0]:
         return jax.lax.scan(_again(step, remat, scanned=True), carry, (of_run(params, run), *inputs))
 
     def look_up(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -185,21 +185,19 @@ class Run(NamedTuple):
     Attributes:
       mlp: where their MLPs are: "layers", "dense" or "experts".
       offset: where the first stands in that stack.
-      whole: whether these are all layers of the model.
     """
 
     mlp: str
     start: int
     stop: int
     offset: int
-    whole: bool = False
 
 
 def runs(config: ModelConfig) -> tuple[Run, ...]:
     """The layers in order, as few runs as there can be."""
     n = config.n_layers
     if config.experts is None:
-        return (Run("layers", 0, n, 0, whole=True),)
+        return (Run("layers", 0, n, 0),)
     result: list[Run] = []
     counts = {"dense": 0, "experts": 0}
     for layer in range(n):
@@ -209,7 +207,7 @@ def runs(config: ModelConfig) -> tuple[Run, ...]:
         else:
             result.append(Run(kind, layer, layer + 1, counts[kind]))
         counts[kind] += 1
-    return tuple(run._replace(whole=len(result) == 1) for run in result)
+    return tuple(result)
 
 
 def part(tree: Tree, start: int, stop: int) -> Tree:
