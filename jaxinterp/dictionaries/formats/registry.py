@@ -11,6 +11,7 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import (
     circuit_tracer,
+    clt_forge,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -47,8 +48,16 @@ def _of(module: ModuleType) -> Format:
 
 
 _MODULES = (
-    native, circuit_tracer, saelens, sparsify, dictionary_learning, torch_published, gemma_scope_2, gemma_scope,
-)  # fmt: skip
+    native,
+    circuit_tracer,
+    clt_forge,
+    saelens,
+    sparsify,
+    dictionary_learning,
+    torch_published,
+    gemma_scope_2,
+    gemma_scope,
+)
 FORMATS = {f.name: f for f in map(_of, _MODULES)}
 
 
