@@ -285,3 +285,26 @@ def _write_clt(folder: Path, config: DictionaryConfig, params: dict[str, Any]) -
         tensors.write(folder / f"W_enc_{layer}.safetensors", row)
         decoders = [params["W_dec"][target][layer] for target in range(layer, config.n_layers)]
         tensors.write(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": np.stack(decoders, axis=1)})
+
+
+def decoder_rows(folder: Path, source: int, features: np.ndarray, dtype: Any = "float32") -> np.ndarray:
+    """Decoder vectors of some ``features [n]`` of one layer into all layers they write: ``[n, T, D]``.
+
+    T is L - ``source`` for a cross-layer transcoder and 1 for per-layer ones. Only these rows are read, so that a
+    dictionary larger than memory can be used for the features that are active.
+
+    Raises:
+      InputError: no such layer or feature, or a damaged file.
+    """
+    kind = _lookup(KIND_NAMES, _header(folder)["model_kind"], "model_kind", folder)
+    stems = ("layer",) if kind == "plt" else ("W_enc", "W_dec")
+    count = _layers(folder, _PLT_FILE if kind == "plt" else _CLT_FILE, stems)
+    if not 0 <= source < count:
+        raise InputError(f"{folder}: no layer {source}, it has {count}")
+    name = "W_dec" if kind == "plt" else f"W_dec_{source}"
+    with tensors.reading(folder / f"{stems[-1]}_{source}.safetensors") as file:
+        if kind == "plt":
+            n, d = file.sizes(name, ("features", "width"))
+            return file.take_rows(name, (n, d), features, np.dtype(dtype))[:, None]
+        n, _, d = file.sizes(name, ("features", "targets", "width"))
+        return file.take_rows(name, (n, count - source, d), features, np.dtype(dtype))
