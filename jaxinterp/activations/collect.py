@@ -19,13 +19,13 @@ import numpy as np
 
 from jaxinterp.activations import store_ledger
 from jaxinterp.activations.collect_mesh import Block, Forward, Result, values_of
-from jaxinterp.activations.documents import origin, token_source
+from jaxinterp.activations.documents import origin
 from jaxinterp.activations.flax_source import FlaxSource
 from jaxinterp.activations.store_layout import LEDGER, TOKENS, Layout, Site, chunk_rows
 from jaxinterp.activations.store_quantise import DTYPES
 from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.store_writer import Lock, StoreWriter, prepare
-from jaxinterp.activations.text import SAMPLED, Batch, Source, TextConfig
+from jaxinterp.activations.text import SAMPLED, Batch, Source, TextConfig, make_source
 from jaxinterp.core.errors import InputError, JaxinterpError
 from jaxinterp.core.interrupt import signals
 from jaxinterp.core.progress import Progress
@@ -127,7 +127,7 @@ def collect(
         raise InputError(
             "collect: the model's own text cannot be sampled by several processes; give text.source token ids"
         )
-    source = source or token_source(config.text, model, config.seed)
+    source = source or make_source(config.text, model, config.seed)
     layout = plan(model, config)
     made_by = provenance(model, config, source, mesh, rules)
     lines: dict[int, store_ledger.Line] = {}

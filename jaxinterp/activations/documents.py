@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxinterp.activations.store_shuffle import Permutation
-from jaxinterp.activations.text import Batch, Source, TextConfig, beginning, make_source
+from jaxinterp.activations.text import Batch, Source, TextConfig, beginning
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import atomic_folder, digest_file
 
@@ -38,10 +38,8 @@ class Corpus(NamedTuple):
     starts: np.ndarray
 
 
-def token_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Source:
-    """The batches that ``config`` describes: those of `make_source`, and sources with documents.
-
-    Besides what `TextConfig` lists, ``config.source`` may be
+def document_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Source:
+    """Batches of documents; `make_source` calls it where ``config.source`` is
 
     * a ``.jsonl`` file, with the text of a document in the field "text" of each line, or another: ``file.jsonl#story``;
     * a ``.parquet`` file, with a document a row in the column "text", or another: ``file.parquet#story``;
@@ -54,14 +52,6 @@ def token_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> So
       InputError: a file that is missing or not understood (the line or row is named), ids outside the vocabulary, or
         fewer tokens than one sequence.
     """
-    name, _, _ = config.source.partition("#")
-    folder = Path(config.source)
-    if not name.endswith(ENDINGS) and not (folder / TOKENS).is_file():
-        return make_source(config, model, seed)
-    if config.length > model.config.context:
-        raise InputError(
-            f"text: sequences of {config.length} tokens are longer than the model's context of {model.config.context}"
-        )
     return packed(read_corpus(config, model), config, seed)
 
 

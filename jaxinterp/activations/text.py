@@ -28,7 +28,8 @@ class TextConfig:
 
     Attributes:
       source: "sampled" (the model's own text at ``temperature``, from its beginning token on), a text file
-        (``.txt``, through the model's tokenizer), token ids (``.npy``, whole numbers), or
+        (``.txt``, through the model's tokenizer), token ids (``.npy``, whole numbers), documents (``.jsonl`` or
+        ``.parquet``, or a folder of token ids; see `activations.documents`), or
         "module:function", called as function(seed, index, batch, length) and returning a dict of arrays
         ``[batch, length]``: ``tokens`` and optionally ``segments``, ``positions`` and ``weights``
         (tokens of weight 0 are not used).
@@ -108,12 +109,22 @@ def make_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Sou
         from jaxinterp.activations.sampling import sampled
 
         batch = sampled(model, config, seed, beginning(config, model))
+    elif _has_documents(config.source):
+        from jaxinterp.activations.documents import document_source
+
+        return document_source(config, model, seed)
     elif config.source.endswith((".txt", ".npy")):
         batch = _from_ids(config, model, seed, _read_ids(config, model))
     else:
         batch = _from_function(config, model, seed)
     size = config.batch * config.length
     return Source(_limited(batch, config.limit) if config.limit else batch, size, config.limit)
+
+
+def _has_documents(source: str) -> bool:
+    return (
+        source.partition("#")[0].endswith((".jsonl", ".parquet")) or (Path(source) / "tokens.npy").is_file()
+    )
 
 
 def with_batch(config: TextConfig, batch: int) -> TextConfig:

@@ -12,7 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinterp.activations import FlaxSource, Stream, StreamConfig, TextConfig, make_source
+from jaxinterp.activations import (
+    FlaxSource,
+    Store,
+    StoredConfig,
+    StoredStream,
+    Stream,
+    StreamConfig,
+    TextConfig,
+    make_source,
+    open_store,
+    stored_stream,
+)
 from jaxinterp.activations.text import look_up
 from jaxinterp.checkpoints.load import load_model
 from jaxinterp.core.errors import InputError
@@ -110,6 +121,8 @@ class DictionaryRun:
       normalise: train on scaled sites, and fold the scales into the saved weights.
       dtype: of the saved weights.
       name: the model's name in the saved files; the loaded model's own when empty.
+      store: a folder that `jaxinterp collect` made with this model, whose rows are trained on in the order of
+        ``stored``; empty: rows are streamed from the model. ``text`` stays that of the evaluation.
     """
 
     model: str
@@ -119,6 +132,8 @@ class DictionaryRun:
     normalise: bool = True
     dtype: str = "float32"
     name: str = ""
+    store: str = ""
+    stored: StoredConfig = field(default_factory=StoredConfig)
     dictionary: DictionarySpec = field(default_factory=DictionarySpec)
     text: TextConfig = field(default_factory=TextConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -279,14 +294,21 @@ def to_dictionary(run: DictionaryRun, config: DictionaryConfig, state: Tree, nam
     return normalise.unit_decoders(normalise.fold(trained, scales))
 
 
-def make_stream(run: DictionaryRun, model: Model | FlaxSource) -> Stream:
+def make_stream(run: DictionaryRun, model: Model | FlaxSource) -> Stream | StoredStream:
     """The activations that ``run`` trains on."""
     sites = (run.dictionary.read_site, run.dictionary.write_site)
+    if run.store:
+        store = open_store(run.store, model, run.stored, sites)
+        return stored_stream(
+            store, sites, rows=run.batch, seed=run.seed, config=run.stored, stream=run.stream
+        )
     source = make_source(run.text, model, run.seed)
     return Stream(model, sites, source, rows=run.batch, seed=run.seed, config=run.stream)
 
 
-def task(run: DictionaryRun, model: Model | FlaxSource | None = None, stream: Stream | None = None) -> Task:
+def task(
+    run: DictionaryRun, model: Model | FlaxSource | None = None, stream: Stream | StoredStream | None = None
+) -> Task:
     """The `Task` that trains what ``run`` describes.
 
     Args:
@@ -352,6 +374,8 @@ def card(
 
     recipe = to_dict(run)
     recipe.pop("model")
+    if path := recipe.pop("store"):
+        recipe["store"] = Store(path).digest()
     return {
         "what": f"{dictionary.config.kind} of {dictionary.config.n_features} features a layer",
         "model": {"name": run.name or model.name, "digest": model.digest()},

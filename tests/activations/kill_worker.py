@@ -26,9 +26,7 @@ def main(folder: Path) -> None:
         print("writing", flush=True)
         return original(*arguments, **more)
 
-    import jaxinterp.activations.collect as module
-
-    module.prepare = prepare
+    sys.modules["jaxinterp.activations.collect"].prepare = prepare
     collect(model(), config(batches=BATCHES, shard_batches=1), folder)
     print("done", flush=True)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxinterp.activations.documents import Corpus, origin, packed, read_corpus, save_corpus, token_source
-from jaxinterp.activations.text import TextConfig
+from jaxinterp.activations.documents import Corpus, origin, packed, read_corpus, save_corpus
+from jaxinterp.activations.text import TextConfig, make_source
 from jaxinterp.core.errors import InputError
 from tests.activations.test_text import model
 
@@ -45,7 +45,7 @@ def test_every_source_of_the_same_documents_gives_the_same_batches(folder: Path)
     )
     save_corpus(read_corpus(settings(folder / "a.jsonl"), model()), folder / "corpus")
     names = ("a.jsonl", "ids.jsonl#ids", "a.parquet", "ids.parquet#ids", "corpus")
-    sources = [token_source(settings(folder / name), model(), 3) for name in names]
+    sources = [make_source(settings(folder / name), model(), 3) for name in names]
     for index in (0, 1, 7):
         first = sources[0].batch(index)
         for other in sources[1:]:
@@ -57,7 +57,7 @@ def test_a_pass_has_every_token_once_with_its_document_and_position(folder: Path
     words = model().tokenizer
     documents = [[1, *words.encode(t, False)] for t in TEXTS]
     flat = [(d, p, t) for d, ids in enumerate(documents) for p, t in enumerate(ids)]
-    source = token_source(settings(folder / "a.jsonl", batch=3), model(), 0)
+    source = make_source(settings(folder / "a.jsonl", batch=3), model(), 0)
     count = len(flat) // 8
     assert count % 3 == 0
     seen: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
@@ -92,7 +92,7 @@ def test_batches_are_pure_and_passes_have_their_own_order() -> None:
 
 def test_other_sources_still_work(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("once upon a time " * 5)
-    assert token_source(settings(tmp_path / "a.txt"), model(), 0).batch(0).tokens.shape == (2, 8)
+    assert make_source(settings(tmp_path / "a.txt"), model(), 0).batch(0).tokens.shape == (2, 8)
 
 
 def test_origins_have_no_paths(folder: Path) -> None:
@@ -117,19 +117,19 @@ def test_files_that_are_not_understood_are_named(folder: Path) -> None:
     for name, (text, message) in bad.items():
         (folder / name).write_text(text)
         with pytest.raises(InputError, match=message):
-            token_source(settings(folder / name), model(), 0)
+            make_source(settings(folder / name), model(), 0)
     with pytest.raises(InputError, match="cannot read"):
-        token_source(settings(folder / "none.jsonl"), model(), 0)
+        make_source(settings(folder / "none.jsonl"), model(), 0)
     with pytest.raises(InputError, match="longer than the model's context of 96"):
-        token_source(settings(folder / "a.jsonl", length=97), model(), 0)
+        make_source(settings(folder / "a.jsonl", length=97), model(), 0)
     (folder / "bad.parquet").write_bytes(b"PAR1 nothing")
     pytest.importorskip("pyarrow")
     with pytest.raises(InputError, match="cannot be read as parquet"):
-        token_source(settings(folder / "bad.parquet"), model(), 0)
+        make_source(settings(folder / "bad.parquet"), model(), 0)
 
 
 def test_beginnings_that_do_not_ascend_are_refused(tmp_path: Path) -> None:
     for starts in ([1, 3], [0, 3, 3], [0, 90], []):
         save_corpus(Corpus(np.arange(30), np.array(starts, np.int64)), tmp_path / "corpus")
         with pytest.raises(InputError, match="must ascend from 0"):
-            token_source(settings(tmp_path / "corpus"), model(), 0)
+            make_source(settings(tmp_path / "corpus"), model(), 0)

@@ -23,12 +23,11 @@ import numpy as np
 from jaxinterp.activations import TextConfig
 from jaxinterp.activations.collect import CollectConfig, _Run, collect, plan
 from jaxinterp.activations.collect_mesh import Forward
-from jaxinterp.activations.documents import token_source
 from jaxinterp.activations.store_layout import Layout, Site, chunk_rows
 from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.store_stream import StoredConfig, stored_stream
 from jaxinterp.activations.store_writer import StoreWriter, prepare
-from jaxinterp.activations.text import Source
+from jaxinterp.activations.text import Source, make_source
 from jaxinterp.core.progress import Progress
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import forward
@@ -183,7 +182,7 @@ def int8(
 
     model, dictionary = load_model(model_file), load_dictionary(dictionary_folder)
     sites = (dictionary.config.read_site, dictionary.config.write_site)
-    source = token_source(text, model, 1_000_003)
+    source = make_source(text, model, 1_000_003)
     figures = {}
     for dtype in ("float32", "bfloat16", "int8"):
         config = CollectConfig(batches, sites, text, seed=1_000_003, dtype=dtype)
