@@ -49,7 +49,7 @@ def site_sharding(
     """
     sizes = {
         "layers": config.n_layers, "batch": batch, "position": length, "heads": config.n_heads,
-        "record": config.d_model, "replicated": 1,
+        "record": config.n_heads * config.d_value if site == "attn_z" else config.d_model, "replicated": 1,
     }  # fmt: skip
     axes = site_axes(site)
     return jax.NamedSharding(mesh, rules.spec(axes, tuple(sizes[axis] for axis in axes), mesh, site))
@@ -72,7 +72,8 @@ def compile_forward(
       dispatch: of experts, as in `decoder.forward`; None has each chip compute its own.
 
     Raises:
-      InputError: a size that the mesh does not divide, or sequences longer than the model's context.
+      InputError: a size that the mesh does not divide, sequences longer than the model's context, or a site that the
+        model has not.
     """
     if length > config.context:
         raise InputError(
@@ -84,6 +85,10 @@ def compile_forward(
     params = weights.abstract(declare(config), jnp.dtype(dtype), mesh, rules)
     if dispatch is None:
         dispatch = OnMesh(mesh, rules)
+    _, there = jax.eval_shape(lambda p, t: forward(p, config, t, sites=asked), params, tokens)
+    for site in asked:
+        if getattr(there, site) is None:
+            raise InputError(f"this model has no site {site!r}")
     out: dict[str, Any] = {
         site: site_sharding(site, config, batch, length, mesh, rules) for site in asked
     }  # fmt: skip

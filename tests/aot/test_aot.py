@@ -73,11 +73,16 @@ def test_on_this_machine_a_forward_pass_holds_its_share_of_the_weights() -> None
     assert report.memory is not None
     tokens = 8 * 8 * 4 // 4
     assert report.memory.arguments == weights.bytes_per_device(declare(config), "float32", mesh) + tokens
-    sites = 2 * 3 * 8 * 8 * 16 * 4 // 8
+    recorded = 2 * 3 * 8 * 8 * 16 * 4 // 8
     logits = 8 * 8 * 40 * 4 // 8
-    assert sites + logits <= report.memory.outputs < 1.1 * (sites + logits) + 64
+    assert recorded + logits <= report.memory.outputs < 1.1 * (recorded + logits) + 64
     with pytest.raises(InputError, match="tokens: axis 'batch' of size 6 is not divisible"):
         compile_forward(config, mesh, batch=6, length=8)
+    wide = tiny_config("llama", n_kv_heads=4, d_head=6)
+    sites = ("attn_z", "pattern", "attn_scale", "final_norm")
+    assert compile_forward(wide, mesh, batch=8, length=8, sites=sites, logits=False).memory is not None
+    with pytest.raises(InputError, match="this model has no site 'latent_scale'"):
+        compile_forward(wide, mesh, batch=8, length=8, sites=("latent_scale",))
     with pytest.raises(InputError, match="longer than the model's context of 32"):
         compile_forward(config, mesh, batch=8, length=33)
 
