@@ -33,7 +33,7 @@ def difference(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(np.max(np.abs(ours - reference)) / np.max(np.abs(reference)))
 
 
-@pytest.mark.parametrize("name", (*KNOWN, *DYNAMIC_TANH))
+@pytest.mark.parametrize("name", [*KNOWN, *DYNAMIC_TANH])
 def test_logits_and_residuals(name: str, tmp_path: Path) -> None:
     case = stored.case(name)
     folder, reference = stored.write_folder(case, tmp_path / name), case.reference()
