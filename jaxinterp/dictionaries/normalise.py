@@ -75,6 +75,7 @@ def unit_decoders(dictionary: Dictionary) -> Dictionary:
         return dictionary
     kind = kind_of(config)
     norms = kind.decoder_norms(dictionary.params, config)
-    scale = jnp.where(norms > 0, norms, jnp.ones_like(norms))
+    # Ranked by length, a feature with a decoder of zero came after all others, and must go on doing so.
+    scale = jnp.where(norms > 0, norms, jnp.full_like(norms, 1e-30 if config.ranked else 1.0))
     params = kind.scale_features(dictionary.params, config, scale)
     return Dictionary(params, dataclasses.replace(config, ranked=False), dictionary.name)

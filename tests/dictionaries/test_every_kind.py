@@ -134,6 +134,13 @@ def test_decoder_lengths_fold_into_activations(structure: str, activation: str) 
         np.testing.assert_allclose(kind_of(d.config).decoder_norms(unit.params, unit.config), 1.0, atol=1e-12)
 
 
+def test_a_ranked_feature_without_decoder_still_comes_last() -> None:
+    d, x = make("plt", "topk-ranked"), inputs(9)
+    strongest = int(np.asarray(d.encode(x)).sum(axis=(0, 1)).argmax())
+    d = dataclasses.replace(d, params={**d.params, "W_dec": d.params["W_dec"].at[:, strongest].set(0)})
+    np.testing.assert_allclose(normalise.unit_decoders(d).reconstruct(x), d.reconstruct(x), atol=1e-12)
+
+
 @pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk", "groupmax", "gated"])
 @pytest.mark.parametrize("structure", [s for s in STRUCTURES if s != "shared-crosscoder"])
 def test_scales_fold_into_weights(structure: str, activation: str) -> None:
