@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from jaxinterp.activations import TextConfig, make_source
-from jaxinterp.activations.collect import CollectConfig, Interrupted, collect, plan, sites_of
+from jaxinterp.activations.collect import CollectConfig, collect, plan, sites_of
+from jaxinterp.activations.collect_loop import Interrupted
 from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.text import Source
 from jaxinterp.core.errors import InputError

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.activations import TextConfig
-from jaxinterp.activations.collect import CollectConfig, _Run, collect, plan
+from jaxinterp.activations.collect import CollectConfig, collect, plan
+from jaxinterp.activations.collect_loop import Run
 from jaxinterp.activations.collect_mesh import Forward
 from jaxinterp.activations.store_layout import Layout, Site, chunk_rows
 from jaxinterp.activations.store_reader import Store
@@ -96,7 +97,7 @@ def collection(
         shutil.rmtree(folder / "c", ignore_errors=True)
         prepare(folder / "c", layout, {})
         start = clock()
-        run = _Run(folder / "c", layout, config, source, collecting, Progress("", quiet=True), False, model)
+        run = Run(folder / "c", layout, config, source, collecting, Progress("", quiet=True), False, model)
         run.all(list(range(layout.shards)))
         return since(start)
 
