@@ -116,7 +116,7 @@ def reason(error: BaseException) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
         return "no space left on the disk"
-    return text[:300]
+    return text
 
 
 class StoreWriter:
