@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +24,19 @@ def x64() -> Iterator[None]:
     """Run the test with 64-bit types on."""
     with jax.enable_x64(True):
         yield
+
+
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps() -> Iterator[None]:
+    """Forget compiled programs when there are many: each takes memory maps, of which Linux gives a process 65,530.
+
+    Without it a worker that has run most of the suite is ended by a segmentation fault inside the compiler.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
