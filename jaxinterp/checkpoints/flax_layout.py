@@ -14,6 +14,7 @@ import numpy as np
 from jaxinterp.checkpoints import rearrange
 from jaxinterp.checkpoints.flax_tree import Stored
 from jaxinterp.core.errors import InputError, near
+from jaxinterp.core.trees import unflatten
 from jaxinterp.models.config import ModelConfig
 
 
@@ -165,11 +166,4 @@ def only(config: ModelConfig, layout: str, allowed: Mapping[str, tuple[Any, ...]
 
 def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The nested dict whose paths, joined by ``/``, are the keys of ``arrays``."""
-    tree: dict[str, Any] = {}
-    for path, leaf in arrays.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
+    return unflatten(arrays, "/")

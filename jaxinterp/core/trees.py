@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ def _key(entry: Any) -> str:
     return str(entry)
 
 
-def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
+def unflatten(leaves: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     """The nested dict whose dotted paths and leaves are ``leaves``."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
-        *parents, last = path.split(".")
+        *parents, last = path.split(separator)
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -22,21 +23,13 @@ def _init(config: SparsityConfig, params: Tree, norms: Array) -> tuple[Tree, dic
     return params, controller.start(config, norms.shape[0], norms.dtype)
 
 
-def l1_gate(config: SparsityConfig) -> Gate:
-    """``λ_S Σ a ‖W_dec‖`` (*Circuits Updates, April 2024*)."""
+def _finished(activation: str, dictionary: DictionaryConfig) -> DictionaryConfig:
+    return dataclasses.replace(dictionary, activation=activation, k=0, ranked=False)
 
-    def finished(dictionary: DictionaryConfig) -> DictionaryConfig:
-        return dataclasses.replace(dictionary, activation="relu", k=0, ranked=False)
 
-    def apply(given: Pass) -> Gated:
-        a = jax.nn.relu(given.h)
-        weight = controller.weight(config, given.control, given.progress)
-        penalties = {"sparsity": weight * losses.l1_sparsity(a, given.norms)}
-        zero = jnp.zeros_like(given.norms)
-        return Gated(a, penalties | base.pre_activation_penalty(config, given, zero), {})
-
+def _gate(config: SparsityConfig, activation: str, apply: Callable[[Pass], Gated]) -> Gate:
     return Gate(
-        finished,
+        partial(_finished, activation),
         partial(_init, config),
         apply,
         partial(controller.update, config),
@@ -45,17 +38,27 @@ def l1_gate(config: SparsityConfig) -> Gate:
     )
 
 
+def l1_gate(config: SparsityConfig) -> Gate:
+    """``λ_S Σ a ‖W_dec‖`` (*Circuits Updates, April 2024*)."""
+
+    def apply(given: Pass) -> Gated:
+        a = jax.nn.relu(given.h)
+        weight = controller.weight(config, given.control, given.progress)
+        penalties = {"sparsity": weight * losses.l1_sparsity(a, given.norms)}
+        zero = jnp.zeros_like(given.norms)
+        return Gated(a, penalties | base.pre_activation_penalty(config, given, zero), {})
+
+    return _gate(config, "relu", apply)
+
+
 def gated_gate(config: SparsityConfig) -> Gate:
     """The penalty is on the gate's own values, which must also reconstruct by themselves, the decoder held fixed.
 
     (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3.2.)
     """
 
-    def finished(dictionary: DictionaryConfig) -> DictionaryConfig:
-        return dataclasses.replace(dictionary, activation="gated", k=0, ranked=False)
-
     def apply(given: Pass) -> Gated:
-        dictionary = finished(given.config)
+        dictionary = _finished("gated", given.config)
         a = activations(given.params, dictionary, given.h)
         open_by = jax.nn.relu(given.h)
         weight = controller.weight(config, given.control, given.progress)
@@ -74,11 +77,4 @@ def gated_gate(config: SparsityConfig) -> Gate:
         zero = jnp.zeros_like(given.norms)
         return Gated(a, penalties | base.pre_activation_penalty(config, given, zero), {})
 
-    return Gate(
-        finished,
-        partial(_init, config),
-        apply,
-        partial(controller.update, config),
-        base.no_thresholds,
-        base.as_stored,
-    )
+    return _gate(config, "gated", apply)
