@@ -14,6 +14,7 @@ MLP_WRITES = ("mlp_out", "mlp_out_raw")
 ACTIVATIONS = ("relu", "jumprelu", "topk", "groupmax", "gated")
 CHOOSING = ("topk", "groupmax")
 """Activation functions under which features compete, of which ``k`` are active at most."""
+ROWS = ("none", "layer_norm", "length")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class DictionaryConfig:
       write_site: the site that is reconstructed.
       d_write: width of what is written; None means D.
       layers: the model's layers that the L are; empty means all, in order.
+      normalise_rows: what is done to each row that is read, and undone to what is reconstructed: "none", "layer_norm"
+        (``(x - mean) / (std + 1e-5)``, std with D - 1), "length" (``x sqrt(D) / ‖x‖``). Autoencoders only.
       model_name: the model it was trained on, as its files say.
       scan: a public identifier of the feature set, as its files say.
     """
@@ -59,6 +62,7 @@ class DictionaryConfig:
     shared: int = 0
     d_write: int | None = None
     layers: tuple[int, ...] = ()
+    normalise_rows: str = "none"
 
     def __post_init__(self) -> None:
         from jaxinterp.dictionaries.kinds import KINDS
@@ -80,7 +84,7 @@ class DictionaryConfig:
                 )
         for name, allowed in (
             ("kind", tuple(KINDS)), ("activation", ACTIVATIONS),
-            ("read_site", VECTOR_SITES), ("write_site", VECTOR_SITES),
+            ("read_site", VECTOR_SITES), ("write_site", VECTOR_SITES), ("normalise_rows", ROWS),
         ):  # fmt: skip
             if (value := getattr(self, name)) not in allowed:
                 raise InputError(
@@ -114,6 +118,12 @@ class DictionaryConfig:
         if self.centre and (self.kind != "plt" or self.skip or self.d_out != self.d_model):
             raise InputError(
                 "dictionary config: centre is of the kind plt, without a skip, where as much is written as is read"
+            )
+        if self.normalise_rows != "none" and (
+            self.kind != "plt" or self.skip or self.d_out != self.d_model or self.read_site != self.write_site
+        ):
+            raise InputError(
+                "dictionary config: normalise_rows is of the kind plt that writes where it reads, without a skip"
             )
 
     @property

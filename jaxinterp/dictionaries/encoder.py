@@ -48,7 +48,13 @@ def align(values: Array, like: Array) -> Array:
 
 
 def pre_activations(params: Tree, config: DictionaryConfig, x: Array) -> Array:
-    """``W_enc x + b_enc`` for ``x [L, ..., D]`` → ``[L, ..., N]``; of ``x - b_dec`` where the config centres."""
+    """``W_enc x + b_enc`` for ``x [L, ..., D]`` → ``[L, ..., N]``; of ``x - b_dec`` where the config centres.
+
+    Rows are normalised first where the config says so.
+    """
+    if config.normalise_rows != "none":
+        shift, factor = row_scale(config, x)
+        x = (x - shift) / factor
     if config.centre:
         x = x - align(params["b_dec"], x)
     h = einsum("l...d,lnd->l...n", x, params["W_enc"])
@@ -68,6 +74,20 @@ def activations(params: Tree, config: DictionaryConfig, h: Array, norms: Array |
     if config.activation == "gated":
         return gated(h, *(align(params[name], h) for name in ("b_enc", "r_mag", "b_mag")))
     return activate(h, align(params["threshold"], h) if config.activation == "jumprelu" else None)
+
+
+def row_scale(config: DictionaryConfig, x: Array) -> tuple[Array, Array]:
+    """What ``config.normalise_rows`` takes off each row of ``x [..., D]`` and then divides it by: each ``[..., 1]``.
+
+    Layer norm as in OpenAI's and SAELens' autoencoders: the deviation with D - 1, and 1e-5 added to it. A row of length
+    zero is left as it is.
+    """
+    d = x.shape[-1]
+    if config.normalise_rows == "length":
+        length = root(jnp.sum(x * x, axis=-1, keepdims=True)) / d**0.5
+        return jnp.zeros_like(length), jnp.where(length > 0, length, jnp.ones_like(length))
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    return mean, root(jnp.sum((x - mean) ** 2, axis=-1, keepdims=True) / (d - 1)) + 1e-5
 
 
 def encode_layer(
@@ -94,8 +114,17 @@ def encoder_rows(params: Tree, config: DictionaryConfig, layer: Any, features: A
 
 
 def bias_and_skip(params: Tree, config: DictionaryConfig, y: Array, x: Array | None) -> Array:
-    """``y [L, ..., D]`` plus the decoder bias and, where there is one, the skip ``W_skip x``."""
+    """``y [L, ..., D]`` plus the decoder bias and, where there is one, the skip ``W_skip x``.
+
+    Where rows were normalised, what is reconstructed is in the units of ``x`` again.
+    """
     y = y + align(params["b_dec"], y)
+    if config.normalise_rows != "none":
+        if x is None:
+            raise ValueError("this dictionary normalises rows: decode needs its input x too")
+        shift, factor = row_scale(config, x)
+        # What layer norm adds to the deviation is for division by it; the reconstruction has the deviation alone.
+        y = y * (factor - (1e-5 if config.normalise_rows == "layer_norm" else 0.0)) + shift
     if config.skip:
         if x is None:
             raise ValueError("this dictionary has a skip: decode needs its input x too")
@@ -118,6 +147,13 @@ def scale_sites(params: Tree, read: Array, write: Array) -> dict[str, Any]:
     if "W_skip" in params:
         changed["W_skip"] = params["W_skip"] * (read * write)[:, None, None]
     return changed
+
+
+def belongs(which: Array) -> dict[str, Any]:
+    """The encoder's share of `Kind.belongs` for ``which [G, N]``; biases of the output and skips are of no feature."""
+    masks: dict[str, Any] = {"W_enc": which[:, :, None]}
+    masks |= {name: which for name in ("b_enc", "threshold", "r_mag", "b_mag")}
+    return masks | {"b_dec": jnp.zeros((1, 1), bool), "W_skip": jnp.zeros((1, 1, 1), bool)}
 
 
 def squared_norms(rows: Array) -> Array:

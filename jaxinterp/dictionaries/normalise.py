@@ -46,12 +46,14 @@ def fold(dictionary: Dictionary, scales: Scales) -> Dictionary:
     Features that are ranked by decoder length need lengths of one first (`unit_decoders`).
 
     Raises:
-      ValueError: ranked features, shared decoders, or a centred input with two different factors.
+      ValueError: ranked features, normalised rows, shared decoders, or a centred input with two different factors.
     """
     if dictionary.config.ranked:
         raise ValueError(
             "folding changes decoder lengths, by which features are ranked: unit_decoders comes first"
         )
+    if dictionary.config.normalise_rows != "none":
+        raise ValueError("each row is normalised already: there is no scale to fold")
     if dictionary.config.centre and bool(jnp.any(scales.read != scales.write)):
         raise ValueError("an input centred by the decoder bias has the factor of the output")
     if dictionary.config.shared and bool(jnp.any(scales.write != scales.write[0])):
