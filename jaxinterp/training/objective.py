@@ -6,6 +6,7 @@ One number is a sum of named terms, each the mean of its layers or groups.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import losses
 from jaxinterp.dictionaries.base import Kind, kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
+from jaxinterp.training.jacobian import Change, mismatch
 from jaxinterp.training.sparsity.base import Gate, Pass
 
 
@@ -34,6 +36,8 @@ class ObjectiveConfig:
       auxiliary_ranked: they compete by pre-activation times decoder length.
       auxiliary_unit: its squared error is divided as the reconstruction's ("same") or by the residual's variance
         ("residual").
+      jacobian: weight of Jacobian matching (`training.jacobian`), divided as the reconstruction.
+      jacobian_probes: random directions for it in a row.
     """
 
     reconstruction: str = "width"
@@ -42,6 +46,8 @@ class ObjectiveConfig:
     auxiliary_k: int = 0
     auxiliary_ranked: bool = True
     auxiliary_unit: str = "same"
+    jacobian: float = 0.0
+    jacobian_probes: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -55,6 +61,8 @@ class ObjectiveConfig:
             raise InputError(f"objective: nesting is {self.nesting}, expected rising numbers of features")
         if self.auxiliary < 0 or self.auxiliary_k < 0:
             raise InputError("objective: auxiliary and auxiliary_k are at least 0")
+        if self.jacobian < 0 or self.jacobian_probes < 1:
+            raise InputError("objective: jacobian is at least 0, jacobian_probes at least 1")
 
 
 class Found(NamedTuple):
@@ -75,7 +83,7 @@ class Found(NamedTuple):
 
 def objective(
     objective: ObjectiveConfig, gate: Gate, config: DictionaryConfig, params: Tree, control: Tree, x: Array, y: Array,
-    *, dead: Array, progress: Array,
+    *, dead: Array, progress: Array, probe: Callable[[Array], Change] | None = None,
 ) -> tuple[Array, Found]:  # fmt: skip
     """The loss on scaled sites ``x, y [L, R, D]``.
 
@@ -83,6 +91,7 @@ def objective(
       params, control: as the gate keeps them.
       dead: ``[G, N]``, the features that count as dead.
       progress: 0 to 1 over training.
+      probe: for Jacobian matching, of x.
     """
     kind = kind_of(config)
     unit = float(config.d_out) if objective.reconstruction == "width" else 1.0
@@ -95,6 +104,8 @@ def objective(
     residual = y - predicted
     if objective.auxiliary:
         terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, dead, residual, unit)
+    if objective.jacobian and probe is not None:
+        terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x)) / unit
     total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
     return total, Found(gated.a, residual, error, terms, gated.seen)
 
