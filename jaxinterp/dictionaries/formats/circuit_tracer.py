@@ -19,6 +19,8 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import read_bytes, write_text
 from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.formats import tensors
+from jaxinterp.dictionaries.formats.mapped import Count, Opened, Piece, opened
+from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "circuit-tracer"
 KIND_NAMES = {"plt": "transcoder_set", "clt": "cross_layer_transcoder"}
@@ -28,6 +30,7 @@ FIELDS = (
     "model_name", "model_kind", "feature_input_hook", "feature_output_hook", "scan", "activation", "k",
     "transcoders",
 )  # fmt: skip
+THRESHOLD = "activation_function.threshold"
 _PLT_FILE = re.compile(r"layer_(\d+)\.safetensors")
 _CLT_FILE = re.compile(r"W_(enc|dec)_(\d+)\.safetensors")
 
@@ -44,26 +47,27 @@ def read(folder: Path, dtype: str = "float32") -> tuple[DictionaryConfig, dict[s
       InputError: an unknown field or tensor, a missing or truncated file, another shape, or layers that
         do not add up.
     """
+    return whole(pieces(folder, dtype))
+
+
+def pieces(folder: Path, dtype: Any = "float32") -> Pieces:
+    """The same, read when it is asked for."""
     header = _header(folder)
     kind = _lookup(KIND_NAMES, header["model_kind"], "model_kind", folder)
+    return {"plt": _pieces_plt, "clt": _pieces_clt}[kind](folder, header, np.dtype(dtype))
+
+
+def _config(
+    folder: Path, header: dict[str, Any], kind: str, layers: int, n: int, d: int, names: list[str], threshold: str,
+    skip: str, k: int,
+) -> DictionaryConfig:  # fmt: skip
     read_site = _lookup(READ_HOOKS, header["feature_input_hook"], "feature_input_hook", folder)
     write_site = _lookup(WRITE_HOOKS, header["feature_output_hook"], "feature_output_hook", folder)
-    reader = {"plt": _read_plt, "clt": _read_clt}[kind]
-    sizes, params = reader(folder, np.dtype(dtype))
-    activation = _activation(header, kind, "threshold" in params, sizes["k"], folder / "config.yaml")
-    config = DictionaryConfig(
-        kind=kind,
-        n_layers=sizes["n_layers"],
-        n_features=sizes["n_features"],
-        d_model=sizes["d_model"],
-        **activation,
-        skip="W_skip" in params,
-        read_site=read_site,
-        write_site=write_site,
-        model_name=str(header.get("model_name") or ""),
+    return DictionaryConfig(
+        kind, layers, n, d, **_activation(header, kind, threshold in names, k, folder / "config.yaml"),
+        skip=skip in names, read_site=read_site, write_site=write_site, model_name=str(header.get("model_name") or ""),
         scan=str(header.get("scan") or ""),
-    )
-    return config, params
+    )  # fmt: skip
 
 
 def _header(folder: Path) -> dict[str, Any]:
@@ -148,80 +152,84 @@ def _layers(folder: Path, pattern: re.Pattern[str], stems: tuple[str, ...]) -> i
     return count
 
 
-def _stack(rows: list[dict[str, np.ndarray]], folder: Path) -> dict[str, Any]:
-    """One array a name, layers leading; a name that only some layers have is refused."""
-    for layer, row in enumerate(rows):
-        for name in rows[0].keys() ^ row.keys():
+def _alike(folder: Path, names: list[tuple[str, str]], file: Opened, first: Opened, index: int) -> None:
+    """Refuse what only some layers have."""
+    for here, there in names:
+        if (here in file.names) != (there in first.names):
             raise InputError(
-                f"{folder}: {name} is in some layers and not in others (layers 0 and {layer} differ)"
+                f"{folder}: {there} is in some layers and not in others (layers 0 and {index} differ)"
             )
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _read_plt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
-    count = _layers(folder, _PLT_FILE, ("layer",))
-    rows: list[dict[str, np.ndarray]] = []
+def _pieces_plt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces:
+    count, read = _layers(folder, _PLT_FILE, ("layer",)), Count()
+    files = [opened(folder / f"layer_{layer}.safetensors", read) for layer in range(count)]
+    n, d = files[0].sizes("W_enc", ("features", "width"))
     ks: set[int] = set()
-    n = d = 0
-    for layer in range(count):
-        with tensors.reading(folder / f"layer_{layer}.safetensors") as file:
-            if layer == 0:
-                n, d = file.sizes("W_enc", ("features", "width"))
-            row = {
-                "W_enc": file.take("W_enc", (n, d), dtype),
-                "W_dec": file.take("W_dec", (n, d), dtype),
-                "b_enc": file.take("b_enc", (n,), dtype),
-                "b_dec": file.take("b_dec", (d,), dtype),
-            }
-            if "activation_function.threshold" in file.names:
-                row["threshold"] = file.take("activation_function.threshold", (n,), dtype)
-            if "W_skip" in file.names:
-                row["W_skip"] = file.take("W_skip", (d, d), dtype)
-            ks.add(file.whole("k", 1) if "k" in file.names else 0)
-            file.finish(("activation_function.threshold", "W_skip", "k"))
-        rows.append(row)
+    for index, file in enumerate(files):
+        ks.add(file.whole("k", 1) if "k" in file.names else 0)
+        file.ignore("W_enc", "W_dec", "b_enc", "b_dec", THRESHOLD, "W_skip")
+        file.finish((THRESHOLD, "W_skip", "k"))
+        _alike(folder, [(n, n) for n in (THRESHOLD, "W_skip")], file, files[0], index)
     if len(ks) > 1:
         raise InputError(
             f"{folder}: layers differ in k ({', '.join(map(str, sorted(ks)))}), one for all is supported"
         )
-    return {"n_layers": count, "n_features": n, "d_model": d, "k": ks.pop()}, _stack(rows, folder)
+
+    def layer(index: int) -> dict[str, np.ndarray]:
+        file = files[index]
+        row = {
+            "W_enc": file.take("W_enc", (n, d), dtype),
+            "b_enc": file.take("b_enc", (n,), dtype),
+            "b_dec": file.take("b_dec", (d,), dtype),
+        }
+        if THRESHOLD in file.names:
+            row["threshold"] = file.take(THRESHOLD, (n,), dtype)
+        if "W_skip" in file.names:
+            row["W_skip"] = file.take("W_skip", (d, d), dtype)
+        return row
+
+    config = _config(folder, header, "plt", count, n, d, files[0].names, THRESHOLD, "W_skip", ks.pop())
+    return Pieces(config, layer, lambda s, t: files[s].piece("W_dec", (n, d), dtype), read)
 
 
-def _read_clt(folder: Path, dtype: np.dtype) -> tuple[dict[str, int], dict[str, Any]]:
-    count = _layers(folder, _CLT_FILE, ("W_enc", "W_dec"))
-    rows: list[dict[str, np.ndarray]] = []
-    by_source: list[np.ndarray] = []
-    n = d = 0
-    for layer in range(count):
-        with tensors.reading(folder / f"W_enc_{layer}.safetensors") as file:
-            if layer == 0:
-                n, d = file.sizes("W_enc_0", ("features", "width"))
-            row = {
-                "W_enc": file.take(f"W_enc_{layer}", (n, d), dtype),
-                "b_enc": file.take(f"b_enc_{layer}", (n,), dtype),
-                "b_dec": file.take(f"b_dec_{layer}", (d,), dtype),
-            }
-            if f"threshold_{layer}" in file.names:
-                row["threshold"] = file.take(f"threshold_{layer}", (n,), dtype)
-            if f"W_skip_{layer}" in file.names:
-                row["W_skip"] = file.take(f"W_skip_{layer}", (d, d), dtype).T
-            file.finish((f"threshold_{layer}", f"W_skip_{layer}"))
-        rows.append(row)
-        with tensors.reading(folder / f"W_dec_{layer}.safetensors") as file:
-            name = f"W_dec_{layer}"
-            shape = file.shape(name)
-            if len(shape) == 3 and shape[1] != count - layer:
-                raise InputError(
-                    f"{file.path}: {name} writes to {shape[1]} layers, but layer {layer} of {count} layers "
-                    f"must write to {count - layer}"
-                )
-            by_source.append(file.take(name, (n, count - layer, d), dtype))
-            file.finish()
-    params = _stack(rows, folder)
-    params["W_dec"] = tuple(
-        np.stack([by_source[s][:, target - s] for s in range(target + 1)]) for target in range(count)
-    )
-    return {"n_layers": count, "n_features": n, "d_model": d, "k": 0}, params
+def _pieces_clt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces:
+    count, read = _layers(folder, _CLT_FILE, ("W_enc", "W_dec")), Count()
+    files = [opened(folder / f"W_enc_{layer}.safetensors", read) for layer in range(count)]
+    decoders = [opened(folder / f"W_dec_{layer}.safetensors", read) for layer in range(count)]
+    n, d = files[0].sizes("W_enc_0", ("features", "width"))
+    for index, (file, decoder) in enumerate(zip(files, decoders, strict=True)):
+        file.ignore(*(f"{name}_{index}" for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")))
+        file.finish((f"threshold_{index}", f"W_skip_{index}"))
+        _alike(folder, [(f"{n}_{index}", f"{n}_0") for n in ("threshold", "W_skip")], file, files[0], index)
+        shape = decoder.shape(f"W_dec_{index}")
+        if len(shape) == 3 and shape[1] != count - index:
+            raise InputError(
+                f"{decoder.path}: W_dec_{index} writes to {shape[1]} layers, but layer {index} of {count} layers "
+                f"must write to {count - index}"
+            )
+        decoder.ignore(f"W_dec_{index}")
+        decoder.finish()
+
+    def layer(index: int) -> dict[str, np.ndarray]:
+        file = files[index]
+        row = {
+            "W_enc": file.take(f"W_enc_{index}", (n, d), dtype),
+            "b_enc": file.take(f"b_enc_{index}", (n,), dtype),
+            "b_dec": file.take(f"b_dec_{index}", (d,), dtype),
+        }
+        if f"threshold_{index}" in file.names:
+            row["threshold"] = file.take(f"threshold_{index}", (n,), dtype)
+        if f"W_skip_{index}" in file.names:
+            row["W_skip"] = file.take(f"W_skip_{index}", (d, d), dtype).T
+        return row
+
+    def decoder_of(source: int, target: int) -> Piece:
+        at = (slice(None), target - source)
+        return decoders[source].piece(f"W_dec_{source}", (n, count - source, d), dtype, at)
+
+    config = _config(folder, header, "clt", count, n, d, files[0].names, "threshold_0", "W_skip_0", 0)
+    return Pieces(config, layer, decoder_of, read)
 
 
 def refuses(config: DictionaryConfig) -> str | None:
@@ -269,7 +277,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
 
 
 def _write_plt(folder: Path, config: DictionaryConfig, params: dict[str, Any]) -> None:
-    names = {"threshold": "activation_function.threshold"}
+    names = {"threshold": THRESHOLD}
     for layer in range(config.n_layers):
         row = {names.get(name, name): params[name][layer] for name in kind_of(config).declare(config)}
         tensors.write(folder / f"layer_{layer}.safetensors", row)
@@ -296,15 +304,11 @@ def decoder_rows(folder: Path, source: int, features: np.ndarray, dtype: Any = "
     Raises:
       InputError: no such layer or feature, or a damaged file.
     """
-    kind = _lookup(KIND_NAMES, _header(folder)["model_kind"], "model_kind", folder)
-    stems = ("layer",) if kind == "plt" else ("W_enc", "W_dec")
-    count = _layers(folder, _PLT_FILE if kind == "plt" else _CLT_FILE, stems)
-    if not 0 <= source < count:
-        raise InputError(f"{folder}: no layer {source}, it has {count}")
-    name = "W_dec" if kind == "plt" else f"W_dec_{source}"
-    with tensors.reading(folder / f"{stems[-1]}_{source}.safetensors") as file:
-        if kind == "plt":
-            n, d = file.sizes(name, ("features", "width"))
-            return file.take_rows(name, (n, d), features, np.dtype(dtype))[:, None]
-        n, _, d = file.sizes(name, ("features", "targets", "width"))
-        return file.take_rows(name, (n, count - source, d), features, np.dtype(dtype))
+    found = pieces(folder, dtype)
+    if not 0 <= source < found.config.n_layers:
+        raise InputError(f"{folder}: no layer {source}, it has {found.config.n_layers}")
+    last = source + 1 if found.config.kind == "plt" else found.config.n_layers
+    rows = [
+        found.decoder(source, target).rows(np.asarray(features, np.int64)) for target in range(source, last)
+    ]
+    return np.stack(rows, axis=1)

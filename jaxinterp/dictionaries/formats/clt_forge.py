@@ -18,6 +18,8 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import tensors
 from jaxinterp.dictionaries.formats.fields import read_fields
+from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "clt-forge"
 CONFIG, TENSORS = "clt_cfg.json", "clt_weights.safetensors"
@@ -36,40 +38,50 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     Raises:
       InputError: weights in several pieces, a missing, unknown or wrong tensor, or a damaged file.
     """
+    return whole(pieces(path, dtype))
+
+
+def pieces(path: Path, dtype: Any = "float32") -> Pieces:
+    """The same, read when it is asked for."""
     config = read_fields(path / CONFIG)
     if not (path / TENSORS).is_file() and any(path.glob(f"rank*_{TENSORS}")):
         raise InputError(f"{path}: its weights are in pieces (rank*_{TENSORS}), expected one {TENSORS}")
-    kind = np.dtype(dtype)
-    with tensors.reading(path / TENSORS) as file:
-        layers, d, n = file.sizes("W_enc", ("layers", "width", "features"))
-        pairs = [(source, target) for source in range(layers) for target in range(source, layers)]
-        out = file.sizes("W_dec", ("pairs of layers", "features", "width"))[2]
-        encoder = np.swapaxes(file.take("W_enc", (layers, d, n), kind), 1, 2)
-        decoder = file.take("W_dec", (len(pairs), n, out), kind)
-        biases = file.take("b_dec", (len(pairs), out), kind)
-        params: dict[str, Any] = {"b_enc": file.take("b_enc", (layers, n), kind)}
-        params["threshold"] = np.exp(file.take("log_threshold", (layers, n), kind))
-        read_by, write_by = (
-            file.take(name, (layers,), kind) if name in file.names else np.ones(layers, kind)
-            for name in (IN, OUT)
-        )
-        file.ignore("feature_count", "layer_mask")
-        file.finish()
+    kind, count = np.dtype(dtype), Count()
+    file = opened(path / TENSORS, count)
+    layers, d, n = file.sizes("W_enc", ("layers", "width", "features"))
+    places = [(source, target) for source in range(layers) for target in range(source, layers)]
+    out = file.sizes("W_dec", ("pairs of layers", "features", "width"))[2]
+    small = {name: file.take(name, (layers, n), kind) for name in ("b_enc", "log_threshold")}
+    biases = file.take("b_dec", (len(places), out), kind)
+    read_by, write_by = (
+        file.take(name, (layers,), kind) if name in file.names else np.ones(layers, kind)
+        for name in (IN, OUT)
+    )
+    file.ignore("W_enc", "W_dec", "feature_count", "layer_mask")
+    file.finish()
     if not (read_by > 0).all() or not (write_by > 0).all():
         raise InputError(f"{path / TENSORS}: a scaling factor is not positive")
-    params["W_enc"] = encoder * read_by[:, None, None]
-    params["b_dec"] = np.zeros((layers, out), kind)
-    for (_, target), bias in zip(pairs, biases, strict=True):
-        params["b_dec"][target] += bias / write_by[target]
-    place = {pair: number for number, pair in enumerate(pairs)}
-    params["W_dec"] = tuple(
-        np.stack([decoder[place[source, target]] for source in range(target + 1)]) / write_by[target]
-        for target in range(layers)
-    )
-    return DictionaryConfig(
+    b_dec = np.zeros((layers, out), kind)
+    for (_, target), bias in zip(places, biases, strict=True):
+        b_dec[target] += bias / write_by[target]
+
+    def layer(index: int) -> dict[str, np.ndarray]:
+        encoder = file.take_rows("W_enc", (layers, d, n), np.array([index]), kind)[0]
+        threshold = np.exp(small["log_threshold"][index])
+        return {
+            "W_enc": encoder.T * read_by[index], "b_enc": small["b_enc"][index], "b_dec": b_dec[index],
+            "threshold": threshold,
+        }  # fmt: skip
+
+    def decoder(source: int, target: int) -> Piece:
+        shape, place = (len(places), n, out), places.index((source, target))
+        return file.piece("W_dec", shape, kind, place, divide=write_by[target])
+
+    found = DictionaryConfig(
         "clt", layers, n, d, read_site=SITES[0], write_site=SITES[1], d_write=None if out == d else out,
         model_name=config.get("model_name", str, ""),
-    ), params  # fmt: skip
+    )  # fmt: skip
+    return Pieces(found, layer, decoder, count)
 
 
 def refuses(config: DictionaryConfig) -> str | None:

@@ -18,6 +18,8 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "gemma-scope-2"
 CONFIG, ONE = "config.json", "params.safetensors"
@@ -45,47 +47,64 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
       InputError: another architecture, hooks that are none of our sites, a missing, unknown or wrong tensor, layers
         that do not add up, or a damaged file.
     """
+    config, files, sites, layers = _header(path)
+    if files:
+        return whole(pieces(path, dtype))
+    if len(layers) != 1:
+        raise InputError(f"{path}: {ONE} is of one layer, but the hooks or folders name {layers or 'none'}")
+    with tensors.reading(path / ONE) as file:
+        d, n, out, skip = _check(file, _affine(config), None)
+        arrays = _row(file, d, n, out, skip, np.dtype(dtype))
+        arrays["W_dec"] = file.take("w_dec", (n, out), np.dtype(dtype))
+    return single.build(arrays, "jumprelu", sites, layers[0], model_name=config.get("model_name", str, ""))
+
+
+def _header(path: Path) -> tuple[Fields, dict[int, Path], tuple[str, str], tuple[int, ...]]:
     config = read_fields(path / CONFIG) if (path / CONFIG).is_file() else Fields({}, path)
     architecture = config.get("architecture", str, "jump_relu")
     if architecture != "jump_relu":
         raise InputError(f"{config.where}: architecture is {architecture!r}, expected jump_relu")
-    affine = config.get("affine_connection", bool, None) if "affine_connection" in config else None
     files = {int(m.group(1)): file for file in path.iterdir() if (m := _SEVERAL.fullmatch(file.name))}
-    sites, layers = _sites(config, path)
-    model = config.get("model_name", str, "")
-    if not files:
-        if len(layers) != 1:
-            raise InputError(
-                f"{path}: {ONE} is of one layer, but the hooks or folders name {layers or 'none'}"
-            )
-        arrays, _ = _arrays(path / ONE, np.dtype(dtype), None, affine)
-        return single.build(arrays, "jumprelu", sites, layers[0], model_name=model)
-    numbers = sorted(files)
-    if numbers not in (list(range(len(files))), list(layers)):
+    return config, files, *_sites(config, path)
+
+
+def _affine(config: Fields) -> bool | None:
+    return config.get("affine_connection", bool, None) if "affine_connection" in config else None
+
+
+def pieces(path: Path, dtype: Any = "float32") -> Pieces:
+    """The files of several layers, read when they are asked for."""
+    config, paths, sites, layers = _header(path)
+    numbers, count = sorted(paths), Count()
+    if not paths:
+        raise InputError(f"{path}: one layer is not read in pieces, load it whole")
+    if numbers not in (list(range(len(paths))), list(layers)):
         raise InputError(f"{path}: there are params_layer_ files for {numbers}, expected 0 to {max(numbers)}")
-    if layers and len(layers) != len(files):
-        raise InputError(f"{path}: files of {len(files)} layers, but the hooks or folders name {layers}")
-    rows: list[single.Arrays] = []
-    decoders: list[np.ndarray] = []
-    for number in numbers:
-        row, decoder = _arrays(files[number], np.dtype(dtype), len(files), affine)
-        if rows and any(row[name].shape != rows[0][name].shape for name in rows[0].keys() & row.keys()):
-            raise InputError(f"{files[number]}: sizes differ from {files[numbers[0]].name}")
-        if rows and row.keys() != rows[0].keys():
+    if layers and len(layers) != len(paths):
+        raise InputError(f"{path}: files of {len(paths)} layers, but the hooks or folders name {layers}")
+    files = [opened(paths[number], count) for number in numbers]
+    sizes = [_check(file, _affine(config), len(files)) for file in files]
+    for file, found in zip(files, sizes, strict=True):
+        if found[:3] != sizes[0][:3]:
+            raise InputError(f"{file.path}: sizes differ from {files[0].path.name}")
+        if found != sizes[0]:
             raise InputError(f"{path}: affine_skip_connection is in some layers and not in others")
-        rows.append(row)
-        decoders.append(decoder)
-    (n, d), out = rows[0]["W_enc"].shape, rows[0]["b_dec"].shape[0]
-    params: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    params["W_dec"] = tuple(
-        np.stack([decoders[source][:, target] for source in range(target + 1)])
-        for target in range(len(files))
-    )
-    whole = tuple(range(len(files)))
-    return DictionaryConfig(
-        "clt", len(files), n, d, skip="W_skip" in params, read_site=sites[0], write_site=sites[1],
-        model_name=model, d_write=None if out == d else out, layers=() if layers in ((), whole) else layers,
-    ), params  # fmt: skip
+    d, n, out, skip = sizes[0]
+
+    def layer(index: int) -> dict[str, np.ndarray]:
+        return _row(files[index], d, n, out, skip, np.dtype(dtype))
+
+    def decoder(source: int, target: int) -> Piece:
+        return files[source].piece("w_dec", (n, len(files), out), dtype, (slice(None), target))
+
+    whole_model = tuple(range(len(files)))
+    return Pieces(
+        DictionaryConfig(
+            "clt", len(files), n, d, skip=skip, read_site=sites[0], write_site=sites[1],
+            model_name=config.get("model_name", str, ""), d_write=None if out == d else out,
+            layers=() if layers in ((), whole_model) else layers,
+        ), layer, decoder, count,
+    )  # fmt: skip
 
 
 def _sites(config: Fields, path: Path) -> tuple[tuple[str, str], tuple[int, ...]]:
@@ -116,26 +135,32 @@ def _sites(config: Fields, path: Path) -> tuple[tuple[str, str], tuple[int, ...]
     return (reads[0][0], writes[0][0]), layers if one_of_several else tuple(layer for _, layer in reads)
 
 
-def _arrays(
-    path: Path, dtype: np.dtype, targets: int | None, affine: bool | None
-) -> tuple[single.Arrays, np.ndarray]:
-    """One file in our orientation; for several layers the decoders [N, L, D'] apart."""
-    with tensors.reading(path) as file:
-        d, n = file.sizes("w_enc", ("width", "features"))
-        out = file.sizes("b_dec", ("width",))[0]
-        arrays = {
-            "W_enc": file.take("w_enc", (d, n), dtype).T,
-            "b_enc": file.take("b_enc", (n,), dtype),
-            "b_dec": file.take("b_dec", (out,), dtype),
-            "threshold": single.rectified(file.take("threshold", (n,), dtype)),
-        }
-        decoder = file.take("w_dec", (n, out) if targets is None else (n, targets, out), dtype)
-        if targets is None:
-            arrays["W_dec"] = decoder
-        if affine or (affine is None and "affine_skip_connection" in file.names):
-            arrays["W_skip"] = file.take("affine_skip_connection", (d, out), dtype).T
-        file.finish(("affine_skip_connection",))
-    return arrays, decoder
+def _check(file: tensors.Reader, affine: bool | None, targets: int | None) -> tuple[int, int, int, bool]:
+    """D, N, D' and whether there is a skip, of one file whose arrays' names are then all known."""
+    d, n = file.sizes("w_enc", ("width", "features"))
+    out = file.sizes("b_dec", ("width",))[0]
+    skip = affine or (affine is None and "affine_skip_connection" in file.names)
+    decoder = (n, out) if targets is None else (n, targets, out)
+    if file.shape("w_dec") != decoder:
+        raise InputError(f"{file.path}: w_dec has shape {file.shape('w_dec')}, expected {decoder}")
+    file.ignore(
+        "w_enc", "w_dec", "b_enc", "b_dec", "threshold", *(("affine_skip_connection",) if skip else ())
+    )
+    file.finish(("affine_skip_connection",))
+    return d, n, out, bool(skip)
+
+
+def _row(file: tensors.Reader, d: int, n: int, out: int, skip: bool, dtype: np.dtype) -> single.Arrays:
+    """One file in our orientation, without decoders."""
+    arrays = {
+        "W_enc": file.take("w_enc", (d, n), dtype).T,
+        "b_enc": file.take("b_enc", (n,), dtype),
+        "b_dec": file.take("b_dec", (out,), dtype),
+        "threshold": single.rectified(file.take("threshold", (n,), dtype)),
+    }
+    if skip:
+        arrays["W_skip"] = file.take("affine_skip_connection", (d, out), dtype).T
+    return arrays
 
 
 def refuses(config: DictionaryConfig) -> str | None:

@@ -17,6 +17,8 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import read_json, write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import tensors
+from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.pieces import Pieces
 
 NAME = "native"
 MARK = "jaxinterp dictionary"
@@ -37,16 +39,7 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     """
     from jaxinterp.dictionaries.base import kind_of
 
-    where = path / CONFIG
-    values = read_json(where)
-    if not isinstance(values, dict) or values.get("format") != MARK:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise InputError(f"{where}: format is {found!r}, expected {MARK!r}")
-    if values.get("version") != VERSION:
-        raise InputError(f"{where}: version is {values.get('version')!r}, this program reads {VERSION}")
-    fields = {name: value for name, value in values.items() if name not in ("format", "version")}
-    _check_types(fields, where)
-    config = DictionaryConfig.from_dict(fields, str(where))
+    config = _config(path)
     with tensors.reading(path / TENSORS) as file:
 
         def take(name: str, node: Any) -> Any:
@@ -57,6 +50,47 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
         params = {name: take(name, node) for name, node in kind_of(config).declare(config).items()}
         file.finish()
     return config, params
+
+
+def pieces(path: Path, dtype: Any = "float32") -> Pieces:
+    """A dictionary of the kind plt or clt, read when it is asked for."""
+    from jaxinterp.dictionaries.base import kind_of
+
+    config, count = _config(path), Count()
+    if config.kind not in ("plt", "clt"):
+        raise InputError(
+            f"{path}: a dictionary of the kind {config.kind} is not read in pieces, load it whole"
+        )
+    file = opened(path / TENSORS, count)
+    declared = {name: node.shape for name, node in kind_of(config).declare(config).items() if name != "W_dec"}
+    file.ignore(*declared, *(name for name in file.names if name.split(".")[0] == "W_dec"))
+    file.finish(tuple(declared))
+    apart = config.kind == "clt" and not config.tied
+
+    def layer(index: int) -> dict[str, np.ndarray]:
+        one = np.array([index])
+        return {
+            name: file.take_rows(name, shape, one, np.dtype(dtype))[0] for name, shape in declared.items()
+        }
+
+    def decoder(source: int, target: int) -> Piece:
+        shape = (target + 1 if apart else config.n_layers, config.n_features, config.d_out)
+        return file.piece(f"W_dec.{target}" if apart else "W_dec", shape, dtype, source)
+
+    return Pieces(config, layer, decoder, count)
+
+
+def _config(path: Path) -> DictionaryConfig:
+    where = path / CONFIG
+    values = read_json(where)
+    if not isinstance(values, dict) or values.get("format") != MARK:
+        found = values.get("format") if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{where}: format is {found!r}, expected {MARK!r}")
+    if values.get("version") != VERSION:
+        raise InputError(f"{where}: version is {values.get('version')!r}, this program reads {VERSION}")
+    fields = {name: value for name, value in values.items() if name not in ("format", "version")}
+    _check_types(fields, where)
+    return DictionaryConfig.from_dict(fields, str(where))
 
 
 def _check_types(fields: dict[str, Any], where: Path) -> None:

@@ -172,10 +172,15 @@ class Reader:
         self._taken.add(name)
 
     def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
-        wide = values if values.dtype.itemsize >= 4 else values.astype(np.float32)
-        if not np.isfinite(wide).all():
-            raise InputError(f"{self.path}: {name} holds values that are not finite")
-        return values
+        return finite(f"{self.path}: {name}", values)
+
+
+def finite(what: str, values: np.ndarray) -> np.ndarray:
+    """The same values, unless one of them is not finite."""
+    wide = values if values.dtype.itemsize >= 4 else values.astype(np.float32)
+    if not np.isfinite(wide).all():
+        raise InputError(f"{what} holds values that are not finite")
+    return values
 
 
 @contextmanager
