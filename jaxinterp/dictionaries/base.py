@@ -29,15 +29,24 @@ class Kind(NamedTuple):
       writes: ``(config)`` → the pairs (source layer, target layer) that decoders exist for.
       encoder_rows: ``(params, config, layer, features [...])`` → ``[..., D]``.
       decoder_rows: ``(params, config, source, target, features [...])`` → ``[..., D]``.
-      decode_into: ``(params, config, layer, a [..., N])`` → ``[L, ..., D]``: what the features of one
-        source layer write into every layer, zeros where they do not write; no bias, no skip.
+      decode_into: ``(params, config, layer, a [..., N], x=None)`` → ``[L, ..., D]``: what the features of one
+        source layer write into every layer, zeros where they do not write; no bias, no skip. ``x [..., D]``, that
+        layer's input, is needed where features are ``maps``.
       decoder_norms: ``(params, config)`` → ``[G, N]``, the norm of all decoder vectors of a feature
         joined end to end (*Circuit Tracing*, the tanh penalty of cross-layer transcoders).
-      with_decoders: ``(params, config, {(source, target): [N, D]})`` → params with those decoders replaced.
+      with_decoders: ``(params, config, {(source, target): [N, D]}, at=None)`` → params with those decoders replaced. Where
+        features are ``maps`` they become such that feature i writes its row at the input ``at[source, i]``,
+        ``at [L, N, D]``; elsewhere ``at`` does not count.
       scale_features: ``(params, config, scale [L, N])`` → params whose activations are multiplied by
         ``scale`` (> 0) and whose outputs are unchanged.
       scale_sites: ``(params, config, read [L], write [L])`` → params for which
         ``new(x) = write * old(x * read)``, layer by layer: how normalisation is folded in.
+      belongs: ``(config, which [G, N])`` → for every parameter by name a mask that broadcasts to it: which of its entries
+        belong to the features in ``which``.
+      maps: whether a feature writes a linear function of the input instead of one direction. Then there are no
+        ``decoder_rows``, and ``decode`` needs ``x``.
+      sequences: whether features see other positions: the axes before the last are positions, then sequences, and
+        `jaxinterp.dictionaries.lorsa` has the same functions with the places of tokens as an argument.
     """
 
     declare: Callable[[DictionaryConfig], Tree]
@@ -49,11 +58,24 @@ class Kind(NamedTuple):
     writes: Callable[[DictionaryConfig], tuple[tuple[int, int], ...]]
     encoder_rows: Callable[[Tree, DictionaryConfig, Any, Array], Array]
     decoder_rows: Callable[[Tree, DictionaryConfig, int, int, Array], Array]
-    decode_into: Callable[[Tree, DictionaryConfig, int, Array], Array]
+    decode_into: Callable[..., Array]
     decoder_norms: Callable[[Tree, DictionaryConfig], Array]
-    with_decoders: Callable[[Tree, DictionaryConfig, dict[tuple[int, int], Array]], Tree]
+    with_decoders: Callable[..., Tree]
     scale_features: Callable[[Tree, DictionaryConfig, Array], Tree]
     scale_sites: Callable[[Tree, DictionaryConfig, Array, Array], Tree]
+    belongs: Callable[[DictionaryConfig, Array], dict[str, Any]]
+    maps: bool = False
+    sequences: bool = False
+
+
+def read_layers(config: DictionaryConfig) -> tuple[tuple[int, ...], ...]:
+    """The layers that each of the G groups of features reads: its own, or all where there is one group for all."""
+    layers = tuple(range(config.n_layers))
+    return (
+        tuple((layer,) for layer in layers)
+        if kind_of(config).groups(config) == config.n_layers
+        else (layers,)
+    )
 
 
 def kind_of(config: DictionaryConfig) -> Kind:

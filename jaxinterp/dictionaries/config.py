@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxinterp.core.errors import InputError, near
+from jaxinterp.dictionaries.attention import Attention
 from jaxinterp.models.sites import VECTOR_SITES
 
 MLP_READS = ("resid_mid", "mlp_normalized", "mlp_in")
@@ -24,7 +25,8 @@ class DictionaryConfig:
     Attributes:
       kind: the name of a registered kind: "plt" (each layer by itself; with one site for both a sparse autoencoder),
         "clt" (features write their own and all later layers; with one site for both a weakly causal crosscoder),
-        "crosscoder" (features read and write all layers, or models).
+        "crosscoder" (features read and write all layers, or models), "molt" (features are linear maps of low rank),
+        "lorsa" (features are heads of rank one, which look at the whole sequence).
       n_layers, n_features, d_model: L, N (features of one layer) and D, the width of what is read.
       activation: "relu"; "jumprelu" (``h`` where ``h > threshold``, else 0); "topk" (the ``k`` largest of a row and
         layer, where positive); "groupmax" (the largest of each of ``k`` equal groups of neighbours, where positive);
@@ -41,6 +43,8 @@ class DictionaryConfig:
       layers: the model's layers that the L are; empty means all, in order.
       normalise_rows: what is done to each row that is read, and undone to what is reconstructed: "none", "layer_norm"
         (``(x - mean) / (std + 1e-5)``, std with D - 1), "length" (``x sqrt(D) / ‖x‖``). Autoencoders only.
+      ranks: of a "molt": pairs (rank, how many features have it), in the order of the features.
+      attention: of a "lorsa": where its heads look.
       model_name: the model it was trained on, as its files say.
       scan: a public identifier of the feature set, as its files say.
     """
@@ -63,6 +67,8 @@ class DictionaryConfig:
     d_write: int | None = None
     layers: tuple[int, ...] = ()
     normalise_rows: str = "none"
+    ranks: tuple[tuple[int, int], ...] = ()
+    attention: Attention | None = None
 
     def __post_init__(self) -> None:
         from jaxinterp.dictionaries.kinds import KINDS
@@ -92,7 +98,9 @@ class DictionaryConfig:
                     f"{near(value, allowed)}"
                 )
         object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "ranks", _ranks(self.ranks))
         self._check_together()
+        self._check_of_kind()
 
     def _check_together(self) -> None:
         n, k = self.n_features, self.k
@@ -110,9 +118,6 @@ class DictionaryConfig:
             raise InputError(
                 f"dictionary config: layers are {self.layers}, expected {self.n_layers} different ones"
             )
-        for name, kind in (("tied", "clt"), ("shared", "crosscoder")):
-            if getattr(self, name) and self.kind != kind:
-                raise InputError(f"dictionary config: {name} is of the kind {kind}, not of {self.kind}")
         if self.shared > n:
             raise InputError(f"dictionary config: {self.shared} shared of {n} features")
         if self.centre and (self.kind != "plt" or self.skip or self.d_out != self.d_model):
@@ -125,6 +130,36 @@ class DictionaryConfig:
             raise InputError(
                 "dictionary config: normalise_rows is of the kind plt that writes where it reads, without a skip"
             )
+
+    def _check_of_kind(self) -> None:
+        for name, kind in (
+            ("tied", "clt"),
+            ("shared", "crosscoder"),
+            ("ranks", "molt"),
+            ("attention", "lorsa"),
+        ):
+            if getattr(self, name) and self.kind != kind:
+                raise InputError(f"dictionary config: {name} is of the kind {kind}, not of {self.kind}")
+        if self.kind == "molt" and sum(count for _, count in self.ranks) != self.n_features:
+            raise InputError(
+                f"dictionary config: ranks {self.ranks} are of {sum(count for _, count in self.ranks)} features, "
+                f"not of {self.n_features}"
+            )
+        if self.kind != "lorsa":
+            return
+        attention = self.attention
+        if not isinstance(attention, Attention):
+            raise InputError(f"dictionary config: a lorsa needs attention, found {attention!r}")
+        if self.n_features % attention.heads:
+            raise InputError(
+                f"dictionary config: {self.n_features} features cannot share {attention.heads} query-key heads evenly"
+            )
+        if len(attention.window) not in (1, self.n_layers):
+            raise InputError(
+                f"dictionary config: {len(attention.window)} windows for {self.n_layers} layers, expected 1 or one each"
+            )
+        if self.skip:
+            raise InputError("dictionary config: a lorsa has no skip")
 
     @property
     def d_out(self) -> int:
@@ -146,6 +181,24 @@ class DictionaryConfig:
             if f.default is dataclasses.MISSING and f.name not in values:
                 raise InputError(f"{where}: the field {f.name!r} is missing")
         try:
-            return cls(**{**values, "layers": tuple(values.get("layers", ()))})
+            attention = values.get("attention")
+            if attention is not None:
+                attention = Attention.from_dict(attention, f"{where}: attention")
+            return cls(**{**values, "layers": tuple(values.get("layers", ())), "attention": attention})
         except TypeError as error:
             raise InputError(f"{where}: {error}") from error
+
+
+def _ranks(values: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs (rank, count) as whole numbers of at least 1, every rank once."""
+    good = isinstance(values, list | tuple) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair)
+        for pair in values
+    )
+    if not good or len({pair[0] for pair in values}) != len(values):
+        raise InputError(
+            f"dictionary config: ranks is {values!r}, expected pairs (rank, features of that rank), every rank once"
+        )
+    return tuple((rank, count) for rank, count in values)

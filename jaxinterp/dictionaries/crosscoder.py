@@ -66,9 +66,11 @@ def decode(params: Tree, config: DictionaryConfig, a: Array, x: Array | None = N
     return encoder.bias_and_skip(params, config, decode_into(params, config, 0, a[0]), x)
 
 
-def decode_into(params: Tree, config: DictionaryConfig, layer: int, a: Array) -> Array:
+def decode_into(
+    params: Tree, config: DictionaryConfig, layer: int, a: Array, x: Array | None = None
+) -> Array:
     """What ``a [..., N]`` writes into every layer: ``[L, ..., D]``."""
-    del layer
+    del layer, x
     return einsum("...n,lnd->l...d", a, decoders(params, config))
 
 
@@ -95,15 +97,23 @@ def decoder_norms(params: Tree, config: DictionaryConfig) -> Array:
 
 
 def with_decoders(
-    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array]
+    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array], at: Array | None = None
 ) -> dict[str, Any]:
     """See `Kind.with_decoders`. Shared decoders become the mean over layers."""
+    del at
     whole = decoders(params, config)
     whole = jnp.stack([rows.get((0, layer), whole[layer]) for layer in range(config.n_layers)])
     changed = {**params, "W_dec": whole[:, config.shared :]}
     if config.shared:
         changed["W_dec_shared"] = jnp.mean(whole[:, : config.shared], axis=0)
     return changed
+
+
+def belongs(config: DictionaryConfig, which: Array) -> dict[str, Any]:
+    """See `Kind.belongs`; ``which [1, N]``."""
+    shared = config.shared
+    masks = {**encoder.belongs(which), "W_dec": which[:, shared:, None]}
+    return masks | ({"W_dec_shared": which[0, :shared, None]} if shared else {})
 
 
 def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
@@ -140,4 +150,5 @@ KIND = Kind(
     with_decoders=with_decoders,
     scale_features=scale_features,
     scale_sites=scale_sites,
+    belongs=belongs,
 )

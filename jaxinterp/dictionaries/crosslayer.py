@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
-from jaxinterp.dictionaries import encoder
+from jaxinterp.dictionaries import divided, encoder
 from jaxinterp.dictionaries.base import Kind
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel.weights import Weight, uniform
@@ -52,6 +52,8 @@ def _from_source(params: Tree, config: DictionaryConfig, layer: int, a: Array) -
 
 def decode(params: Tree, config: DictionaryConfig, a: Array, x: Array | None = None) -> Array:
     """``Σ_{s<=t} W_dec[t][s]ᵀ a[s] + b_dec[t]`` (+ skip) for ``a [L, ..., N]`` → ``[L, ..., D]``."""
+    if divided.divides(a) and not config.tied:
+        return encoder.bias_and_skip(params, config, divided.write_across(a, params["W_dec"]), x)
     totals: dict[int, Array] = {}
     for source in range(config.n_layers):
         for target, part in enumerate(_from_source(params, config, source, a[source]), start=source):
@@ -73,8 +75,11 @@ def decoder_rows(params: Tree, config: DictionaryConfig, source: int, target: in
     return _decoder(params, config, source, target)[features]
 
 
-def decode_into(params: Tree, config: DictionaryConfig, layer: int, a: Array) -> Array:
+def decode_into(
+    params: Tree, config: DictionaryConfig, layer: int, a: Array, x: Array | None = None
+) -> Array:
     """What ``a [..., N]`` of one layer writes into every layer: ``[L, ..., D]``, zero before ``layer``."""
+    del x
     parts = _from_source(params, config, layer, a)
     return jnp.stack([jnp.zeros_like(parts[0])] * layer + parts)
 
@@ -94,9 +99,10 @@ def decoder_norms(params: Tree, config: DictionaryConfig) -> Array:
 
 
 def with_decoders(
-    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array]
+    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array], at: Array | None = None
 ) -> dict[str, Any]:
     """See `Kind.with_decoders`. Tied decoders become the mean of those given for a source layer."""
+    del at
     layers = config.n_layers
     if config.tied:
         means = [[rows[s, t] for t in range(s, layers) if (s, t) in rows] for s in range(layers)]
@@ -109,6 +115,13 @@ def with_decoders(
         for target in range(layers)
     )
     return {**params, "W_dec": decoders}
+
+
+def belongs(config: DictionaryConfig, which: Array) -> dict[str, Any]:
+    """See `Kind.belongs`."""
+    rows = which[:, :, None]
+    decoders = rows if config.tied else tuple(rows[: target + 1] for target in range(config.n_layers))
+    return {**encoder.belongs(which), "W_dec": decoders}
 
 
 def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
@@ -164,4 +177,5 @@ KIND = Kind(
     with_decoders=with_decoders,
     scale_features=scale_features,
     scale_sites=scale_sites,
+    belongs=belongs,
 )
