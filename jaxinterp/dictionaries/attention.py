@@ -133,7 +133,8 @@ def seen(places: Places, window: Array) -> Array:
 def queries_and_keys(params: Tree, attention: Attention, x: Array, places: Places) -> tuple[Array, Array]:
     """Queries and keys ``[L, B, T, Q, E]`` of ``x [L, B, T, D]``: projected, normed, turned, in this order.
 
-    ``params``: ``W_q, W_k [L, Q, D, E]``, ``b_q, b_k [L, Q, E]`` and, with a norm, its gains ``q_norm, k_norm [L, Q, E]``.
+    ``params``: ``W_q, W_k [L, Q, D, E]``, ``b_q, b_k [L, Q, E]`` and, with a norm, its gains
+    ``q_norm, k_norm [L, Q, E]``.
     """
 
     def one(side: str) -> Array:

@@ -34,15 +34,15 @@ class Kind(NamedTuple):
         layer's input, is needed where features are ``maps``.
       decoder_norms: ``(params, config)`` → ``[G, N]``, the norm of all decoder vectors of a feature
         joined end to end (*Circuit Tracing*, the tanh penalty of cross-layer transcoders).
-      with_decoders: ``(params, config, {(source, target): [N, D]}, at=None)`` → params with those decoders replaced. Where
-        features are ``maps`` they become such that feature i writes its row at the input ``at[source, i]``,
+      with_decoders: ``(params, config, {(source, target): [N, D]}, at=None)`` → params with those decoders replaced.
+        Where features are ``maps`` they become such that feature i writes its row at the input ``at[source, i]``,
         ``at [L, N, D]``; elsewhere ``at`` does not count.
       scale_features: ``(params, config, scale [L, N])`` → params whose activations are multiplied by
         ``scale`` (> 0) and whose outputs are unchanged.
       scale_sites: ``(params, config, read [L], write [L])`` → params for which
         ``new(x) = write * old(x * read)``, layer by layer: how normalisation is folded in.
-      belongs: ``(config, which [G, N])`` → for every parameter by name a mask that broadcasts to it: which of its entries
-        belong to the features in ``which``.
+      belongs: ``(config, which [G, N])`` → for every parameter by name a mask that broadcasts to it: which of its
+        entries belong to the features in ``which``.
       maps: whether a feature writes a linear function of the input instead of one direction. Then there are no
         ``decoder_rows``, and ``decode`` needs ``x``.
       sequences: whether features see other positions: the axes before the last are positions, then sequences, and

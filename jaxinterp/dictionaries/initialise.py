@@ -1,4 +1,7 @@
-"""Where a dictionary starts: random, or from data points, with biases that set the firing rate."""
+"""Where a dictionary starts: random or from data points, with biases that set the firing rate.
+
+Starts from the weights of a model are in `dictionaries.from_model`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
+from jaxinterp.dictionaries.base import DictionaryConfig, kind_of, read_layers
 from jaxinterp.parallel import weights
+
+NO_TRANSPOSE = (
+    "an encoder cannot be its decoder's transpose where features write something else than they read"
+)
 
 
 def random(config: DictionaryConfig, key: Array, dtype: Any = jnp.float32) -> Tree:
@@ -22,10 +30,10 @@ def from_data(
 ) -> Tree:
     """Data-point initialisation: encoder and decoder rows point at noisy real activations.
 
-    Feature i of layer s takes one row of the data. Its encoder is that row's centred ``x[s]``, scaled to
-    length one; its decoder into layer t is the same row's centred ``y[t]``, all of them joined scaled to
+    Feature i of a group takes one row of the data. Its encoder is that row's centred ``x`` of each layer that it reads,
+    each scaled to length one; its decoder into layer t is the same row's centred ``y[t]``, all of them joined scaled to
     length ``decoder``. ``noise`` mixes in that share of a random direction. The decoder bias is the mean
-    of y.
+    of y. A feature that is a linear map sends its row's x to that decoder, with rank one.
 
     Args:
       x, y: what is read and written, ``[L, R, D]``, as the dictionary will see them in training.
@@ -53,11 +61,59 @@ def from_data(
             noise,
         )
 
-    params = kind.with_decoders(params, config, {pair: decoders(*pair) for pair in kind.writes(config)})
-    norms = kind.decoder_norms(params, config)
-    params = _rescale_decoders(params, config, decoder / jnp.where(norms > 0, norms, jnp.ones_like(norms)))
-    params["b_dec"] = mean_y
-    return params
+    at = jnp.stack([x[layer, rows[layer % groups]] for layer in range(layers)]) if kind.maps else None
+    params = kind.with_decoders(params, config, {pair: decoders(*pair) for pair in kind.writes(config)}, at)
+    return {**with_lengths(params, config, decoder), "b_dec": mean_y}
+
+
+def transposed(
+    config: DictionaryConfig, key: Array, dtype: Any = jnp.float32, *, decoder: float = 0.1, factor: float = 1.0
+) -> Tree:  # fmt: skip
+    """Random decoders and encoders that are their transpose: what a feature writes is what it reads.
+
+    Decoders as the kind declares them, all of a feature's joined scaled to length ``decoder`` (SAELens: 0.1; sparsify,
+    dictionary_learning: 1); the encoder of each layer read is ``factor`` times the decoder into it; biases zero.
+
+    Raises:
+      InputError: what is written is not as wide as what is read, or features are linear maps.
+    """
+    params = with_lengths(random(config, key, dtype), config, decoder)
+    return {**params, "W_enc": factor * _transpose(params, config)}
+
+
+def anthropic(config: DictionaryConfig, key: Array, dtype: Any = jnp.float32) -> Tree:
+    """The start of *Circuits Updates, January 2025*: ``W_d ~ U(-1/√n, 1/√n)``, ``W_e = (n / m) W_dᵀ``.
+
+    n is the width of a layer and m the number of features; of a feature that reads several layers every encoder is the
+    transpose of the decoder into that layer. The encoder biases are left to `set_firing_rate`, at a rate of 10,000 / m.
+
+    Raises:
+      InputError: see `transposed`.
+    """
+    limit, start, shape = config.d_out**-0.5, random(config, key, dtype), (config.n_features, config.d_out)
+    decoders = {
+        pair: jax.random.uniform(jax.random.fold_in(key, number), shape, dtype, -limit, limit)
+        for number, pair in enumerate(kind_of(config).writes(config))
+    }
+    if kind_of(config).maps:
+        raise InputError(f"start: {NO_TRANSPOSE}")
+    params = kind_of(config).with_decoders(start, config, decoders)
+    return {**params, "W_enc": config.d_model / config.n_features * _transpose(params, config)}
+
+
+def _transpose(params: Tree, config: DictionaryConfig) -> Array:
+    """``[L, N, D]``, the decoder of every feature into each layer that it reads."""
+    kind = kind_of(config)
+    if kind.maps or config.d_out != config.d_model:
+        raise InputError(f"start: {NO_TRANSPOSE}")
+    every = jnp.arange(config.n_features)
+    return jnp.stack(
+        [
+            kind.decoder_rows(params, config, group, layer, every)
+            for group, layers in enumerate(read_layers(config))
+            for layer in layers
+        ]
+    )
 
 
 def set_firing_rate(params: Tree, config: DictionaryConfig, x: Array, rate: float) -> dict[str, Any]:
@@ -78,7 +134,13 @@ def _unit(rows: Array) -> Array:
     return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
 
 
-def _rescale_decoders(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
+def with_lengths(params: Tree, config: DictionaryConfig, length: Array | float) -> dict[str, Any]:
+    """Every feature's joined decoder scaled to ``length [G, N]`` (or a number); those of length zero stay."""
+    norms = kind_of(config).decoder_norms(params, config)
+    return scale_decoders(params, config, length / jnp.where(norms > 0, norms, jnp.ones_like(norms)))
+
+
+def scale_decoders(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
     """Decoders times ``scale [G, N]`` by source feature, encoders untouched."""
     scaled = kind_of(config).scale_features(params, config, 1 / scale)
-    return {**params, **{name: scaled[name] for name in ("W_dec", "W_dec_shared") if name in scaled}}
+    return {**params, **{name: value for name, value in scaled.items() if name.startswith("W_dec")}}

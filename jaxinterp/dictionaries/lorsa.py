@@ -1,11 +1,11 @@
 """Low-rank sparse attention (Lorsa, arXiv 2504.20938): features are attention heads of rank one.
 
-``A^h = softmax(scale q kᵀ)``, ``z̃_i = A^{h(i)} (X w_v,i + b_v,i)``, ``z = σ(z̃)``, ``Y = Σ_i z_i w_o,i + b_D``: many features share
-the pattern of a query-key head, each reads one direction of the tokens looked at and writes one. With the pattern given
-as an argument, everything before σ is linear in X.
+``A^h = softmax(scale q kᵀ)``, ``z̃_i = A^{h(i)} (X w_v,i + b_v,i)``, ``z = σ(z̃)``, ``Y = Σ_i z_i w_o,i + b_D``: many
+features share the pattern of a query-key head, each reads one direction of the tokens looked at and writes one. With
+the pattern given as an argument, everything before σ is linear in X.
 
-Parameters besides the queries and keys of `dictionaries.attention`: ``W_enc [L, N, D]`` and ``b_enc [L, N]`` are w_v and
-b_v, ``W_dec [L, N, D']`` is w_o, ``b_dec`` is b_D. Features of a head stand together, in the order of the heads.
+Parameters besides the queries and keys of `dictionaries.attention`: ``W_enc [L, N, D]`` and ``b_enc [L, N]`` are w_v
+and b_v, ``W_dec [L, N, D']`` is w_o, ``b_dec`` is b_D. Features of a head stand together, in the order of the heads.
 
 Letters: L layers, B sequences, T positions, S key positions, Q query-key heads, N features, R = B · T rows.
 """

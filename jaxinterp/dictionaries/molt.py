@@ -1,8 +1,8 @@
 """Sparse mixtures of linear transforms (MOLT): features are linear maps of low rank, each with a gate.
 
-``y(x) = Σ_i φ(e_i·x + b_i) U_i V_i x + b_dec`` (*Sparse Mixtures of Linear Transforms*, Transformer Circuits, July 2025). A
-feature's size, by which penalties weigh it and features are ranked, is the Frobenius norm of ``U_i V_i``. Ranks may
-differ: the features of one rank stand together, and a dictionary has one pair of arrays for each rank.
+``y(x) = Σ_i φ(e_i·x + b_i) U_i V_i x + b_dec`` (*Sparse Mixtures of Linear Transforms*, Transformer Circuits, July
+2025). A feature's size, by which penalties weigh it and features are ranked, is the Frobenius norm of ``U_i V_i``.
+Ranks may differ: the features of one rank stand together, and a dictionary has one pair of arrays for each rank.
 
 Letters: L layers, N features, C features of one rank, K that rank, D width read, D' width written.
 """
@@ -93,7 +93,7 @@ def writes_of(params: Tree, config: DictionaryConfig, x: Array) -> Array:
 
 
 def jacobian(params: Tree, config: DictionaryConfig, x: Array) -> Array:
-    """dy/dx at ``x [L, ..., D]``, ``[L, ..., D', D]``: `transform` plus what each gate adds, ``(U_i V_i x) da_i/dx``."""
+    """dy/dx at ``x [L, ..., D]``, ``[L, ..., D', D]``: `transform` plus ``(U_i V_i x) da_i/dx`` of every gate."""
     h, norms = encoder.pre_activations(params, config, x), _ranking(params, config)
     slope = jax.jvp(lambda h: encoder.activations(params, config, h, norms), (h,), (jnp.ones_like(h),))[1]
     found = transform(params, config, encode(params, config, x))
