@@ -83,7 +83,7 @@ class Found(NamedTuple):
 
 def objective(
     objective: ObjectiveConfig, gate: Gate, config: DictionaryConfig, params: Tree, control: Tree, x: Array, y: Array,
-    *, dead: Array, progress: Array, probe: Callable[[Array], Change] | None = None,
+    *, dead: Array, progress: Array, probe: Callable[[Array], Change] | None = None, kind: Kind | None = None,
 ) -> tuple[Array, Found]:  # fmt: skip
     """The loss on scaled sites ``x, y [L, R, D]``.
 
@@ -92,8 +92,9 @@ def objective(
       dead: ``[G, N]``, the features that count as dead.
       progress: 0 to 1 over training.
       probe: for Jacobian matching, of x.
+      kind: the functions of the dictionary's kind, where they know more than x; None means its own.
     """
-    kind = kind_of(config)
+    kind = kind or kind_of(config)
     unit = float(config.d_out) if objective.reconstruction == "width" else 1.0
     norms = kind.decoder_norms(params, config)
     h = kind.pre_activations(params, config, x)
@@ -103,7 +104,7 @@ def objective(
     terms = {"error": _nested(objective, kind, params, config, gated.a, x, y, error, unit), **gated.penalties}
     residual = y - predicted
     if objective.auxiliary:
-        terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, dead, residual, unit)
+        terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, x, dead, residual, unit)
     if objective.jacobian and probe is not None:
         terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x)) / unit
     total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
@@ -131,13 +132,13 @@ def _nested(
 
 
 def _auxiliary(
-    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, h: Array, dead: Array,
-    residual: Array, unit: float,
+    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, h: Array, x: Array,
+    dead: Array, residual: Array, unit: float,
 ) -> Array:  # fmt: skip
     k = min(objective.auxiliary_k or max(config.d_out // 2, 1), config.n_features)
     norms = kind.decoder_norms(params, config) if objective.auxiliary_ranked else None
     candidates = losses.dead_candidates(h, dead, k, norms)
-    predicted = contributions(kind, params, config, candidates)
+    predicted = contributions(kind, params, config, candidates, x)
     residual = jax.lax.stop_gradient(residual)
     error = losses.reconstruction(residual, predicted) / unit
     if objective.auxiliary_unit == "residual":
@@ -146,7 +147,7 @@ def _auxiliary(
     return objective.auxiliary * (jnp.mean(weight) if weight.shape != error.shape else weight) * error
 
 
-def contributions(kind: Kind, params: Tree, config: DictionaryConfig, a: Array) -> Array:
-    """What activations ``a [G, ..., N]`` write, ``[L, ..., D]``, without bias and skip."""
+def contributions(kind: Kind, params: Tree, config: DictionaryConfig, a: Array, x: Array) -> Array:
+    """What activations ``a [G, ..., N]`` write at ``x [L, ..., D]``, ``[L, ..., D]``, without bias and skip."""
     bare: dict[str, Any] = {**params, "b_dec": jnp.zeros_like(params["b_dec"])}
-    return kind.decode(bare, dataclasses.replace(config, skip=False), a)
+    return kind.decode(bare, dataclasses.replace(config, skip=False), a, x)
