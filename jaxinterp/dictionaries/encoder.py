@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
+from jaxinterp.dictionaries import divided
 from jaxinterp.dictionaries.activations import activate, gated, group_max, top_k
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel.weights import Weight, constant, uniform
@@ -57,7 +59,8 @@ def pre_activations(params: Tree, config: DictionaryConfig, x: Array) -> Array:
         x = (x - shift) / factor
     if config.centre:
         x = x - align(params["b_dec"], x)
-    h = einsum("l...d,lnd->l...n", x, params["W_enc"])
+    product = divided.read if divided.divides(x) else partial(einsum, "l...d,lnd->l...n")
+    h = product(x, params["W_enc"])
     return h + align(params["b_enc"], h)
 
 
@@ -152,7 +155,7 @@ def scale_sites(params: Tree, read: Array, write: Array) -> dict[str, Any]:
 def belongs(which: Array) -> dict[str, Any]:
     """The encoder's share of `Kind.belongs` for ``which [G, N]``; biases of the output and skips are of no feature."""
     masks: dict[str, Any] = {"W_enc": which[:, :, None]}
-    masks |= {name: which for name in ("b_enc", "threshold", "r_mag", "b_mag")}
+    masks |= dict.fromkeys(("b_enc", "threshold", "r_mag", "b_mag"), which)
     return masks | {"b_dec": jnp.zeros((1, 1), bool), "W_skip": jnp.zeros((1, 1, 1), bool)}
 
 

@@ -5,13 +5,14 @@ Between the two sides of an MLP that is a per-layer transcoder (PLT), with one s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
-from jaxinterp.dictionaries import encoder
+from jaxinterp.dictionaries import divided, encoder
 from jaxinterp.dictionaries.base import Kind
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel.weights import Weight, uniform
@@ -26,7 +27,8 @@ def declare(config: DictionaryConfig) -> dict[str, Any]:
 
 def decode(params: Tree, config: DictionaryConfig, a: Array, x: Array | None = None) -> Array:
     """``W_dec[l]ᵀ a[l] + b_dec[l]`` (+ skip) for ``a [L, ..., N]`` → ``[L, ..., D]``."""
-    return encoder.bias_and_skip(params, config, einsum("l...n,lnd->l...d", a, params["W_dec"]), x)
+    product = divided.write if divided.divides(a) else partial(einsum, "l...n,lnd->l...d")
+    return encoder.bias_and_skip(params, config, product(a, params["W_dec"]), x)
 
 
 def writes(config: DictionaryConfig) -> tuple[tuple[int, int], ...]:
@@ -42,8 +44,11 @@ def decoder_rows(params: Tree, config: DictionaryConfig, source: int, target: in
     return params["W_dec"][source, features]
 
 
-def decode_into(params: Tree, config: DictionaryConfig, layer: int, a: Array) -> Array:
+def decode_into(
+    params: Tree, config: DictionaryConfig, layer: int, a: Array, x: Array | None = None
+) -> Array:
     """What ``a [..., N]`` of one layer writes into every layer: ``[L, ..., D]``, zero elsewhere."""
+    del x
     y = einsum("...n,nd->...d", a, params["W_dec"][layer])
     return jnp.zeros((config.n_layers, *y.shape), y.dtype).at[layer].set(y)
 
@@ -55,11 +60,18 @@ def decoder_norms(params: Tree, config: DictionaryConfig) -> Array:
 
 
 def with_decoders(
-    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array]
+    params: Tree, config: DictionaryConfig, rows: dict[tuple[int, int], Array], at: Array | None = None
 ) -> dict[str, Any]:
     """See `Kind.with_decoders`."""
+    del at
     whole = [rows.get((layer, layer), params["W_dec"][layer]) for layer in range(config.n_layers)]
     return {**params, "W_dec": jnp.stack(whole)}
+
+
+def belongs(config: DictionaryConfig, which: Array) -> dict[str, Any]:
+    """See `Kind.belongs`."""
+    del config
+    return {**encoder.belongs(which), "W_dec": which[:, :, None]}
 
 
 def scale_features(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
@@ -102,4 +114,5 @@ KIND = Kind(
     with_decoders=with_decoders,
     scale_features=scale_features,
     scale_sites=scale_sites,
+    belongs=belongs,
 )
