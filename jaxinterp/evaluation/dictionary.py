@@ -2,75 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import jax.numpy as jnp
-import numpy as np
+from typing import Any, NamedTuple
 
 from jaxinterp.activations.flax_source import FlaxSource
-from jaxinterp.activations.stream import StreamConfig, activations
+from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.text import Batch, Source
-from jaxinterp.core.letters import Array
-from jaxinterp.dictionaries.base import Dictionary, fits
-from jaxinterp.evaluation.language import language
-from jaxinterp.evaluation.reconstruction import reconstruction
+from jaxinterp.core.errors import InputError
+from jaxinterp.dictionaries.base import Dictionary
+from jaxinterp.evaluation import text
+from jaxinterp.evaluation.applying import check_fit
+from jaxinterp.evaluation.language import LanguageConfig, LanguageFigures, language
+from jaxinterp.evaluation.reconstruction import Reconstruction, reconstruction
 from jaxinterp.models.model import Model
 
 
+class Measured(NamedTuple):
+    """What was found, and on which text."""
+
+    rows: Reconstruction
+    language: LanguageFigures | None
+    batches: list[Batch]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready figures of both."""
+        return {**self.rows.to_dict(), **(self.language.to_dict() if self.language else {})}
+
+
 def evaluate(
-    model: Model | FlaxSource, dictionary: Dictionary, source: Source, *, tokens: int, microbatch: int = 16
-) -> dict[str, Any]:
+    model: Model | FlaxSource, dictionary: Dictionary, source: Source, *, tokens: int, microbatch: int = 16,
+    config: LanguageConfig | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Reconstruction, sparsity, dead features and cross-entropies on ``tokens`` tokens of held-out text.
 
-    The tokens are the first usable ones of the source's batches; first tokens of documents count.
+    The tokens are the first usable ones of the source's batches; first tokens of documents count unless ``config`` says
+    otherwise.
 
     Args:
-      model: the model that the dictionary was made for. With a `FlaxSource`, whose MLPs cannot be replaced, there are
+      model: the model that the dictionary was made for. With a `FlaxSource`, where nothing can be replaced, there are
         no cross-entropies.
-      dictionary: what is measured.
+      dictionary: what is measured, of any kind and at any sites.
       source: text; `jaxinterp.activations.text.make_source` with a seed of its own.
       tokens: how many.
       microbatch: sequences that go through the model at a time.
+      config: which ablations, and whether each layer alone; by default neither.
 
     Raises:
-      InputError: the dictionary does not fit the model.
+      InputError: the dictionary does not fit the model, or a text without usable tokens.
     """
-    fits(dictionary, model.config)
-    sites = (dictionary.config.read_site, dictionary.config.write_site)
-    batches = list(_take(source, tokens))
-    rows = reconstruction(dictionary, _rows(model, batches, sites, microbatch))
+    return measure(model, dictionary, source, tokens=tokens, microbatch=microbatch, config=config).to_dict()
+
+
+def measure(
+    model: Model | FlaxSource, dictionary: Dictionary, source: Source, *, tokens: int, microbatch: int = 16,
+    config: LanguageConfig | None = None, distinct: bool = False,
+) -> Measured:  # fmt: skip
+    """What `evaluate` returns as figures, as records. ``distinct``: text that comes again is refused."""
+    config = config or LanguageConfig()
+    layers = check_fit(dictionary, model.config)
+    batches = text.take(source, tokens, first_tokens=config.first_tokens, distinct=distinct)
+    found = reconstruction(dictionary, text.rows(model, dictionary, layers, batches, microbatch))
     if isinstance(model, FlaxSource):
-        return rows.to_dict()
-    figures = language(model, dictionary, _split(batches, microbatch))
-    return {**rows.to_dict(), **figures.to_dict()}
+        return Measured(found, None, batches)
+    figures = language(model, dictionary, text.split(batches, microbatch), config, mean=found.mean)
+    return Measured(found, figures, batches)
 
 
-def _take(source: Source, tokens: int) -> Iterator[Batch]:
-    """Batches whose usable tokens add up to ``tokens``; later ones are marked as not used."""
-    index = 0
-    while tokens > 0:
-        batch = source.batch(index)
-        flat = batch.use.reshape(-1)
-        kept = flat & (np.cumsum(flat) <= tokens)
-        tokens -= int(kept.sum())
-        index += 1
-        yield batch._replace(use=kept.reshape(batch.use.shape))
+def measure_stored(
+    store: Store, dictionary: Dictionary, *, tokens: int, model: Model | None = None, microbatch: int = 16,
+    config: LanguageConfig | None = None,
+) -> Measured:  # fmt: skip
+    """The same on the activations and the text of a store; cross-entropies only with the model that made it.
+
+    Args:
+      store: it holds both sites in the dictionary's layers.
+      tokens: the first usable ones of the store.
+      others: see `measure`.
+
+    Raises:
+      InputError: another model's store, a site or layer that is not stored, or fewer tokens than asked for.
+    """
+    config = config or LanguageConfig()
+    if model is not None and store.made_by["model"]["digest"] != model.digest():
+        raise InputError(
+            f"{store.folder} holds activations of another model (or of other weights) than {model.name!r}"
+        )
+    have = int((store.used if config.first_tokens else store.later).sum())
+    if tokens > have:
+        raise InputError(
+            f"evaluation: {store.folder} has {have} usable tokens, fewer than the {tokens} asked for"
+        )
+    layers = check_fit(dictionary, model.config) if model else _stored_layers(store, dictionary)
+    batches = text.take(text.stored_source(store), tokens, first_tokens=config.first_tokens)
+    found = reconstruction(dictionary, text.stored_rows(store, dictionary, layers, batches, microbatch))
+    if model is None:
+        return Measured(found, None, batches)
+    figures = language(model, dictionary, text.split(batches, microbatch), config, mean=found.mean)
+    return Measured(found, figures, batches)
 
 
-def _split(batches: list[Batch], size: int) -> Iterator[Batch]:
-    """Batches of at most ``size`` sequences; those with nothing to use are left out."""
-    for batch in batches:
-        for start in range(0, len(batch.tokens), size):
-            piece = Batch(*(array[start : start + size] for array in batch))
-            if piece.use.any():
-                yield piece
-
-
-def _rows(
-    model: Model | FlaxSource, batches: list[Batch], sites: tuple[str, str], microbatch: int
-) -> Iterator[tuple[Array, Array]]:
-    for batch in _split(batches, microbatch):
-        x, y = activations(model, batch, sites, StreamConfig(microbatch=microbatch))
-        used = jnp.asarray(np.flatnonzero(batch.use.reshape(-1)))
-        yield x[:, used], y[:, used]
+def _stored_layers(store: Store, dictionary: Dictionary) -> tuple[int, ...]:
+    """The layers of a dictionary that is measured without its model, after comparing it with the store."""
+    config, name = dictionary.config, dictionary.name or "the dictionary"
+    layers = config.layers or store.site(config.read_site).layers
+    for site, has in ((config.read_site, config.d_model), (config.write_site, config.d_out)):
+        stored = store.site(site)
+        if stored.width != has:
+            raise InputError(f"{name} has {site} of width {has}, {store.folder} of width {stored.width}")
+    if len(layers) != config.n_layers:
+        raise InputError(
+            f"{name} has {config.n_layers} layers and does not say which, {store.folder} holds {len(layers)}"
+        )
+    return layers

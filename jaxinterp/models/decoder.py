@@ -22,7 +22,8 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.expert_parallel import OnMesh, divide_rows
 from jaxinterp.models.experts import Dispatch
 from jaxinterp.models.mlp import mlp
-from jaxinterp.models.sites import LAYER_SITES, Activations, Edit, check_sites, toucher
+from jaxinterp.models.sites import LAYER_SITES, Activations, Edit, Touch, check_sites, toucher
+from jaxinterp.models.swap import SiteSwap, Swapping
 from jaxinterp.models.weights import Run, at_layer, of_run, part, runs
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -80,7 +81,7 @@ def softcap(logits: Array, config: ModelConfig) -> Array:
 def forward(
     params: Tree, config: ModelConfig, tokens: Array, *, sites: Sequence[str] = (), edits: Sequence[Edit] = (),
     positions: Array | None = None, segments: Array | None = None,
-    swap: MlpSwap | None = None, unroll: bool = False, dispatch: Dispatch = "sparse", remat: str = "none",
+    swap: MlpSwap | SiteSwap | None = None, unroll: bool = False, dispatch: Dispatch = "sparse", remat: str = "none",
     precision: Any = HIGHEST,
 ) -> tuple[Array, Activations]:  # fmt: skip
     """Run the model.
@@ -91,7 +92,7 @@ def forward(
       sites: names from `sites.SITES` to return.
       edits: changes at sites.
       positions, segments: [B, T]; tokens attend within their own segment (document) only.
-      swap: something in place of every MLP (implies ``unroll``).
+      swap: something in place of every MLP, or of the values at any sites (implies ``unroll``).
       unroll: a Python loop over layers instead of a scan; same values and names.
       dispatch: how mixtures of experts are computed, "sparse", "dense" or `OnMesh`; see `experts.apply`. With `OnMesh`
         the rows of the residual stream are divided over the mesh, too, whatever the model.
@@ -137,7 +138,7 @@ def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cac
 
 def _run(
     params: Tree, config: ModelConfig, tokens: Array, sites: Sequence[str], edits: Sequence[Edit],
-    positions: Array | None, segments: Array | None, cache: Cache | None, swap: MlpSwap | None, unroll: bool,
+    positions: Array | None, segments: Array | None, cache: Cache | None, swap: MlpSwap | SiteSwap | None, unroll: bool,
     dispatch: Dispatch, remat: str, precision: Any,
 ) -> tuple[Array, Activations, Cache | None]:  # fmt: skip
     asked = check_sites(sites)
@@ -155,7 +156,9 @@ def _run(
         x, extra = carry
         w, index, window, layer_cache = inputs
         record: dict[str, Array] = {}
-        touch = toucher(asked, edits, index, record)
+        touch: Touch = toucher(asked, edits, index, record)
+        if isinstance(swap, SiteSwap):
+            touch = Swapping(swap, extra, index, touch)
         reads, layer_cache = before_mlp(
             w,
             config,
@@ -168,12 +171,14 @@ def _run(
             precision=precision,
         )
         out = raw = None
-        if swap is None:
+        if not isinstance(swap, MlpSwap):
             raw = mlp(w, config, reads.mlp_in, precision, dispatch)
         else:
             extra, new = swap.step(extra, index, reads)
             out, raw = (new, None) if swap.write_site == "mlp_out" else (None, new)
         x = rows(after_mlp(w, config, reads.resid_mid, out, raw, touch=touch))
+        if isinstance(touch, Swapping):
+            extra = touch.carry
         return (x, extra), (record, layer_cache)
 
     carry = (x, None if swap is None else swap.carry)

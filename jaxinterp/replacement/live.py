@@ -1,7 +1,7 @@
 """The replacement model live: what a dictionary writes stands in place of what was there, nothing frozen, no errors.
 
-A dictionary between the two sides of MLPs takes the place of every MLP; any other one that of the values at the site that
-it writes, in its layers. Later layers read what is there then.
+A dictionary between the two sides of MLPs takes the place of every MLP; any other one that of the values at the site
+that it writes, in its layers. Later layers read what is there then.
 """
 
 from __future__ import annotations
