@@ -193,6 +193,26 @@ def test_the_straight_through_controller_meets_its_target() -> None:
         assert min(line["l0"] for line in history) > 0.85 * target
 
 
+@pytest.mark.parametrize("sparsity", [LAYER, dataclasses.replace(TANH, l0=3.0, start_l0=8.0, rate=0.1)])
+def test_a_pooled_target_is_met_by_the_mean_and_shared_out_by_worth(sparsity: SparsityConfig) -> None:
+    run, config = setting(dataclasses.replace(sparsity, pooled=True), "plt")
+    run = dataclasses.replace(run, steps=400)
+    state, history = advance(run, config, 400)
+    np.testing.assert_allclose(history[-1]["l0"], sparsity.l0, rtol=0.1)
+    for value in state["control"].values():
+        assert len(np.unique(value)) == 1
+    # The second layer's target adds up both layers' directions: its features are worth more.
+    one, two = history[-1]["l0_layers"]
+    assert abs(one - two) > 0.1 * sparsity.l0
+
+
+def test_a_pooled_target_where_features_compete_is_refused() -> None:
+    with pytest.raises(InputError, match="compete within a layer"):
+        make_gate(SparsityConfig(method="top-k", l0=4, pooled=True))
+    with pytest.raises(InputError, match="is of each layer"):
+        make_gate(SparsityConfig(penalty="quadratic", l0=4, pooled=True))
+
+
 def test_the_coefficient_answers_to_distance_and_movement() -> None:
     sparsity = dataclasses.replace(TANH, l0=4.0, start_l0=16.0, anneal=0.5, rate=0.1, damping=2.0)
     gate = make_gate(sparsity)

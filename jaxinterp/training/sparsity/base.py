@@ -44,6 +44,9 @@ class SparsityConfig:
       variant: its reach, "threshold" or "all" parameters.
       threshold: first threshold.
       ranked: features compete by activation times decoder length.
+      pooled: ``l0`` is of the mean over layers, and one threshold or coefficient serves them all, so that a layer
+        takes as many features as pay there (straight-through, layer-threshold, l1 and gated). On scaled sites the
+        square of activation times decoder length is what a feature takes off the error, whatever its layer.
     """
 
     method: str = "straight-through"
@@ -62,6 +65,11 @@ class SparsityConfig:
     variant: str = "threshold"
     threshold: float = 0.03
     ranked: bool = True
+    pooled: bool = False
+
+
+COMPETING = ("top-k", "group-max", "batch-top-k")
+"""Methods whose features compete for a number of places."""
 
 
 class Pass(NamedTuple):
@@ -147,7 +155,16 @@ def make_gate(config: SparsityConfig) -> Gate:
         )
     if config.pre_activation_of not in ("all", "dead"):
         raise InputError(f"sparsity: pre_activation_of is {config.pre_activation_of!r}, expected all or dead")
+    if config.pooled and config.method in COMPETING:
+        raise InputError(f"sparsity: features of {config.method} compete within a layer, leave pooled out")
     return methods[config.method](config)
+
+
+def felt(config: SparsityConfig, l0: Array) -> Array:
+    """The L0 of each layer ``[G]`` that is compared with the target: its own, or the mean of all."""
+    import jax.numpy as jnp
+
+    return jnp.full_like(l0, jnp.mean(l0)) if config.pooled else l0
 
 
 def jumprelu(config: DictionaryConfig) -> DictionaryConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array
-from jaxinterp.training.sparsity.base import SparsityConfig, target_l0
+from jaxinterp.training.sparsity.base import SparsityConfig, felt, target_l0
 
 FEWEST = 1e-3  # active features a row, where the logarithm of none is wanted
 MEMORY = 0.9  # of the moving average of log L0, per step
@@ -37,7 +37,7 @@ def update(
     del seen
     if config.l0 is None:
         return control
-    now = jnp.log(jnp.maximum(l0, FEWEST))
+    now = jnp.log(jnp.maximum(felt(config, l0), FEWEST))
     before = jnp.where(jnp.isnan(control["log_l0"]), now, control["log_l0"])
     change = (1 - MEMORY) * (now - before)
     off = jnp.clip(now - jnp.log(target_l0(config, progress)), -1.0, 1.0)

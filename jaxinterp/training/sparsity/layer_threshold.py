@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.training.sparsity import base
-from jaxinterp.training.sparsity.base import Gate, Gated, Pass, SparsityConfig, target_l0
+from jaxinterp.training.sparsity.base import Gate, Gated, Pass, SparsityConfig, felt, target_l0
 
 
 def gate(config: SparsityConfig) -> Gate:
@@ -25,7 +25,7 @@ def gate(config: SparsityConfig) -> Gate:
 
     def init(params: Tree, norms: Array) -> tuple[Tree, dict[str, Array]]:
         params = {name: value for name, value in params.items() if name != "threshold"}
-        return params, {"threshold": config.threshold * jnp.mean(norms, axis=1)}
+        return params, {"threshold": config.threshold * felt(config, jnp.mean(norms, axis=1))}
 
     def thresholds(params: Tree, norms: Array, control: dict[str, Array]) -> Array:
         del params
@@ -40,7 +40,7 @@ def gate(config: SparsityConfig) -> Gate:
         control: dict[str, Array], l0: Array, seen: dict[str, Array], progress: Array
     ) -> dict[str, Array]:
         del seen
-        off = jnp.clip(l0 / target_l0(config, progress) - 1, -1.0, 1.0)
+        off = jnp.clip(felt(config, l0) / target_l0(config, progress) - 1, -1.0, 1.0)
         return {"threshold": control["threshold"] * jnp.exp(config.rate * off)}
 
     def plain(params: Tree, norms: Array, control: dict[str, Array]) -> dict[str, Any]:

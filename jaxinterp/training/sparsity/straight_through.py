@@ -30,6 +30,8 @@ def gate(config: SparsityConfig) -> Gate:
     quadratic = config.penalty.startswith("quadratic")
     if quadratic and config.l0 is None:
         raise InputError(f"sparsity: the penalty {config.penalty} needs a target, l0")
+    if quadratic and config.pooled:
+        raise InputError(f"sparsity: the penalty {config.penalty} is of each layer, leave pooled out")
     # The quadratic penalties hold L0 at the target themselves.
     driven = config if not quadratic else SparsityConfig(coefficient=config.coefficient, ramp=config.ramp)
 
