@@ -29,7 +29,7 @@ def read(x: Array, encoders: Array) -> Array:
     there = placement.rows_of(x.shape[1], encoders.shape[1])
 
     def local(rows: Array, weights: Array) -> Array:
-        return einsum("rd,nd->rn", there.gather(rows), weights)
+        return einsum("rd,nd->rn", there.gather(rows), there.weights(weights))
 
     one = there.product(local, (there.at_rest, there.by_feature), there.active)
     return _layers(one, x, encoders)
@@ -40,7 +40,7 @@ def write(a: Array, decoders: Array) -> Array:
     there = placement.rows_of(a.shape[1], decoders.shape[1])
 
     def local(active: Array, weights: Array) -> Array:
-        return there.scatter(einsum("rn,nd->rd", active, weights))
+        return there.scatter(einsum("rn,nd->rd", active, there.weights(weights)))
 
     one = there.product(local, (there.active, there.by_feature), there.at_rest)
     return _layers(one, a, decoders)
@@ -51,7 +51,7 @@ def write_across(a: Array, decoders: Sequence[Array]) -> Array:
     there = placement.rows_of(a.shape[1], decoders[0].shape[1])
 
     def local(active: Array, weights: Array) -> Array:
-        return there.scatter(einsum("srn,snd->rd", active, weights))
+        return there.scatter(einsum("srn,snd->rd", active, there.weights(weights)))
 
     one = there.product(local, (jax.P(None, *there.active), jax.P(None, *there.by_feature)), there.at_rest)
     return jnp.stack([one(a[: len(weights)], weights) for weights in decoders])

@@ -22,12 +22,18 @@ GIB = 2**30
 
 
 class Memory(NamedTuple):
-    """Bytes of one chip's memory: arguments, outputs, temporaries, and the most that is in use at once."""
+    """Bytes of one chip's memory.
+
+    Attributes:
+      arguments, outputs, temporaries: of each sort; peak: the most that is in use at once.
+      aliased: of the outputs, what takes the place of donated arguments.
+    """
 
     arguments: int
     outputs: int
     temporaries: int
     peak: int
+    aliased: int = 0
 
 
 class TooLarge(NamedTuple):
@@ -46,12 +52,14 @@ class Report(NamedTuple):
       too_large: why not; None when it fits.
       collectives: how often each kind of collective operation stands in the program (a loop's body counts once).
       code: bytes of the program.
+      gathered: bytes of the largest array that an all-gather or all-to-all gives a chip.
     """
 
     memory: Memory | None
     too_large: TooLarge | None
     collectives: dict[str, int]
     code: int = 0
+    gathered: int = 0
 
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -90,6 +98,12 @@ def devices(topology: str) -> list[jax.Device]:
     return list(found.devices)
 
 
+def chips(topology: str) -> int:
+    """How many chips a slice has by its name; some generations have two devices on a chip."""
+    sizes = re.search(r":(\d+(?:x\d+)*)", topology)
+    return math.prod(int(size) for size in sizes[1].split("x")) if sizes else 0
+
+
 def _host(topology: str) -> dict[str, Any]:
     """How many chips a host has, said for slices smaller than the four that libtpu assumes."""
     sizes = re.search(r":(\d+(?:x\d+)*)$", topology)
@@ -100,14 +114,16 @@ def _host(topology: str) -> dict[str, Any]:
 
 
 def compile_for(
-    function: Callable[..., Any], arguments: Sequence[Any], *, out_shardings: Any = None
-) -> Report:
+    function: Callable[..., Any], arguments: Sequence[Any], *, out_shardings: Any = None,
+    donate: tuple[int, ...] = (),
+) -> Report:  # fmt: skip
     """Compile ``jax.jit(function)`` for the devices that its arguments' shardings name.
 
     Args:
       function: a function of arrays.
       arguments: pytrees of `jax.ShapeDtypeStruct` with shardings.
       out_shardings: as of `jax.jit`; None lets the compiler choose.
+      donate: numbers of the arguments whose memory the outputs may take over.
 
     Raises:
       InputError: shardings that do not fit the function.
@@ -116,7 +132,7 @@ def compile_for(
 
     keywords = {} if out_shardings is None else {"out_shardings": out_shardings}
     try:
-        compiled = jax.jit(function, **keywords).lower(*arguments).compile()
+        compiled = jax.jit(function, donate_argnums=donate, **keywords).lower(*arguments).compile()
     except Exception as error:  # CompileTimeHbmOom or XlaRuntimeError, by version of jaxlib
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -127,8 +143,35 @@ def compile_for(
         found.output_size_in_bytes,
         found.temp_size_in_bytes,
         found.peak_memory_in_bytes,
+        found.alias_size_in_bytes,
     )
-    return Report(memory, None, collectives(compiled.as_text() or ""), found.generated_code_size_in_bytes)
+    program = compiled.as_text() or ""
+    return Report(memory, None, collectives(program), found.generated_code_size_in_bytes, gathered(program))
+
+
+def describe(report: Report) -> dict[str, Any]:
+    """A report as JSON values, sizes in GiB."""
+    if report.memory is not None:
+        sizes = {f"{name}_gib": size / GIB for name, size in report.memory._asdict().items()}
+        return {"fits": True, **sizes, "gathered_gib": report.gathered / GIB, "collectives": report.collectives}
+    assert report.too_large is not None
+    return {
+        "fits": False, "needed_gib": report.too_large.needed / GIB,
+        "available_gib": report.too_large.available / GIB, "reason": report.too_large.reason,
+    }  # fmt: skip
+
+
+_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+
+
+def gathered(program: str) -> int:
+    """Bytes of the largest result of an all-gather or all-to-all in the text of a compiled program, 0 where none is."""
+    largest = 0
+    for result in re.findall(r"= (.*?) (?:all-gather|all-to-all)(?:-start)?\(", program):
+        for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result):
+            numbers = math.prod(int(size) for size in dims.split(",") if size)
+            largest = max(largest, _SIZES.get(kind, 4) * numbers)
+    return largest
 
 
 def collectives(program: str) -> dict[str, int]:

@@ -67,7 +67,13 @@ class Rows(NamedTuple):
 
     def gather(self, x: Array) -> Array:
         """Inside a product: the rows that this chip has at rest → all of its part of the batch."""
-        return jax.lax.all_gather(x, self.resting, axis=0, tiled=True) if self.resting else x
+        x = jax.lax.all_gather(x, self.resting, axis=0, tiled=True) if self.resting else x
+        rest = tuple(axis for axis in self.features if axis not in self.resting)
+        return jax.lax.pcast(x, rest, to="varying") if rest else x
+
+    def weights(self, w: Array) -> Array:
+        """Inside a product: this chip's weights; their gradients from all parts of the batch are added up."""
+        return jax.lax.pcast(w, self.batch, to="varying") if self.batch else w
 
     def scatter(self, x: Array) -> Array:
         """Inside a product: partial sums over a chip's features → whole sums of the rows that it has at rest."""
@@ -109,3 +115,10 @@ def rows_of(rows: int, features: int) -> Rows:
     batch = placement.dividing(rows, free)
     resting = placement.dividing(rows // math.prod(mesh.shape[a] for a in batch), by_feature)
     return Rows(mesh, batch, by_feature, resting)
+
+
+def resting(mesh: Mesh, rows: int, rules: Rules = DEFAULT_RULES) -> PartitionSpec:
+    """Of sites ``[L, R, D]`` that wait for a step: rows over all of the mesh that divides them."""
+    places = Placement(mesh, rules)
+    axes = (*rules.targets("batch", mesh), *rules.targets("features", mesh))
+    return jax.P(None, places.dividing(rows, tuple(dict.fromkeys(axes))) or None)
