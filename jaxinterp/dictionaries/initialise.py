@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries.base import DictionaryConfig, kind_of, read_layers
+from jaxinterp.dictionaries.base import DictionaryConfig, Kind, kind_of, read_layers
 from jaxinterp.parallel import weights
 
 NO_TRANSPOSE = (
@@ -116,9 +116,16 @@ def _transpose(params: Tree, config: DictionaryConfig) -> Array:
     )
 
 
-def set_firing_rate(params: Tree, config: DictionaryConfig, x: Array, rate: float) -> dict[str, Any]:
-    """Encoder biases for which every feature is active on a share ``rate`` of the rows of ``x [L, R, D]``."""
-    h = kind_of(config).pre_activations({**params, "b_enc": jnp.zeros_like(params["b_enc"])}, config, x)
+def set_firing_rate(
+    params: Tree, config: DictionaryConfig, x: Array, rate: float, kind: Kind | None = None
+) -> dict[str, Any]:
+    """Encoder biases for which every feature is active on a share ``rate`` of the rows of ``x [L, R, D]``.
+
+    Args:
+      kind: the functions of the kind, where they know more than x (`lorsa.on_rows`); None means its own.
+    """
+    silent = {**params, "b_enc": jnp.zeros_like(params["b_enc"])}
+    h = (kind or kind_of(config)).pre_activations(silent, config, x)
     keep = max(1, round(rate * h.shape[1]))
     cut = jnp.min(jax.lax.top_k(jnp.swapaxes(h, 1, 2), keep)[0], axis=-1)
     threshold = params["threshold"] if "threshold" in params else jnp.zeros_like(cut)

@@ -75,7 +75,8 @@ def before_mlp(
     units = units or Units()
     x = touch("resid_pre", x)
     line = frozen.attn if frozen else Line(touch("attn_scale", _scale(x, w, "attn_norm", config)))
-    a = touch("attn_in", _gain(_divided(x, line, config, units), w, "attn_norm", config, units))
+    a = touch("attn_normalized", _divided(x, line, config, units))
+    a = touch("attn_in", _gain(a, w, "attn_norm", config, units))
     latent = frozen.latent if frozen else None
     if config.latent is not None and not frozen:
         latent = Line(touch("latent_scale", attention.latent_scale(w, config, a, precision)))

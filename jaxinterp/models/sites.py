@@ -14,14 +14,14 @@ from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
 
 LAYER_SITES = (
-    "resid_pre", "attn_scale", "attn_in", "latent_scale", "pattern", "attn_z", "attn_out_raw", "attn_post_scale",
-    "attn_out", "resid_mid", "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw", "mlp_post_scale", "mlp_out",
-    "resid_post",
+    "resid_pre", "attn_scale", "attn_normalized", "attn_in", "latent_scale", "pattern", "attn_z", "attn_out_raw",
+    "attn_post_scale", "attn_out", "resid_mid", "mlp_scale", "mlp_normalized", "mlp_in", "mlp_out_raw",
+    "mlp_post_scale", "mlp_out", "resid_post",
 )  # fmt: skip
 # Those that hold a vector for each token, which a dictionary can read or write.
 VECTOR_SITES = (
-    "resid_pre", "attn_in", "attn_z", "attn_out_raw", "attn_out", "resid_mid", "mlp_normalized", "mlp_in",
-    "mlp_out_raw", "mlp_out", "resid_post",
+    "resid_pre", "attn_normalized", "attn_in", "attn_z", "attn_out_raw", "attn_out", "resid_mid", "mlp_normalized",
+    "mlp_in", "mlp_out_raw", "mlp_out", "resid_post",
 )  # fmt: skip
 END_SITES = ("embed", "final_scale", "final_norm")
 SITES = (*END_SITES[:1], *LAYER_SITES, *END_SITES[1:])
@@ -41,6 +41,7 @@ class Activations(NamedTuple):
     embed: Asked = None  # B T D    token (and learned position) embeddings, scaled
     resid_pre: Asked = None  # L B T D
     attn_scale: Asked = None  # L B T 1
+    attn_normalized: Asked = None  # L B T D  before gain and bias
     attn_in: Asked = None  # L B T D  after gain and bias
     latent_scale: Asked = None  # L B T 1  of the latent of keys and values
     pattern: Asked = None  # L B H T S

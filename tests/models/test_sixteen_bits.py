@@ -76,5 +76,5 @@ def test_sites_have_the_dtype_of_the_weights() -> None:
     assert logits.dtype == jnp.float32
     for site, value in found._asdict().items():
         if value is not None:
-            kept = site.endswith("scale") or site == "mlp_normalized"  # not rounded on the way
+            kept = site.endswith(("scale", "normalized"))  # not rounded on the way
             assert value.dtype == (jnp.float32 if kept else LOW), site
