@@ -1,43 +1,89 @@
-"""Metrics as JSON lines, one line a report, in step with the checkpoints."""
+"""Metrics as JSON lines, one line a report, in step with the checkpoints; copied to other writers if asked for."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import write_bytes
+from jaxinterp.training.writers import TensorBoard, WeightsAndBiases, Writer
 
 
 class Metrics:
-    """Appends lines to ``metrics.jsonl``. Values that are not finite are written as null."""
+    """Appends lines to ``metrics.jsonl``. Values that are not finite are written as null.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+      path: of the file.
+      writers: what every line is copied to.
+    """
+
+    def __init__(self, path: Path, writers: Sequence[Writer] = ()) -> None:
+        self.path, self.writers = path, writers
+        self._fresh = True
 
     def truncate(self, step: int) -> None:
         """Drop what a resumed run writes again: lines after ``step``, the final figures, a torn last line."""
-        kept = [line for line in _lines(self.path) if line["step"] <= step and "final" not in line]
+        found = _lines(self.path)
+        kept = [line for line in found if line["step"] <= step and "final" not in line]
         write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        if self._fresh or len(kept) < len(found):
+            for writer in self.writers:
+                writer.restart(kept)
+        self._fresh = False
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line: the step and its values (numbers, lists of numbers, nested dicts)."""
-        line = json.dumps({"step": step, **_plain(values)}, allow_nan=False) + "\n"
+        line = {"step": step, **_plain(values)}
+        text = json.dumps(line, allow_nan=False) + "\n"
         try:
             with self.path.open("a") as stream:
-                stream.write(line)
+                stream.write(text)
                 stream.flush()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        for writer in self.writers:
+            writer.write(line)
 
     def sync(self) -> None:
         """Force what was written to disk."""
         if self.path.exists():
             with self.path.open("rb") as stream:
                 os.fsync(stream.fileno())
+        for writer in self.writers:
+            writer.sync()
+
+    def close(self) -> None:
+        """No line will come any more."""
+        for writer in self.writers:
+            writer.close()
+
+
+def open_metrics(out: Path, *, tensorboard: bool = False, wandb: str = "") -> Metrics:
+    """The metrics of a run in the folder ``out``.
+
+    Args:
+      out: ``metrics.jsonl`` is in it.
+      tensorboard: write event files into ``out/tensorboard``, too.
+      wandb: the project at Weights & Biases that a run is sent to, too; empty for none. ``out/config.yaml``, where it
+        is there, becomes the run's configuration.
+
+    Raises:
+      InputError: a package that is not installed; the extra that has it is named.
+    """
+    writers: list[Writer] = []
+    if tensorboard:
+        writers.append(TensorBoard(out / "tensorboard"))
+    if wandb:
+        from jaxinterp.training.configs import read
+
+        record = out / "config.yaml"
+        writers.append(WeightsAndBiases(wandb, out, read(record) if record.exists() else None))
+    return Metrics(out / "metrics.jsonl", writers)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
