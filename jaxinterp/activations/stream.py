@@ -112,7 +112,7 @@ class Stream:
         if self._order is None or self._order[0] != (index, turn):
             self._order = (index, turn), self._permutation(index, turn, usable, per_pass * self.rows)
         order = self._order[1]
-        return _rows(pool, jnp.asarray(order[place * self.rows : (place + 1) * self.rows]))
+        return _rows(pool, order[place * self.rows : (place + 1) * self.rows])
 
     def pool(self, index: int) -> tuple[tuple[Array, ...], np.ndarray]:
         """All rows of pool ``index`` for every site, and the numbers of the usable rows."""

@@ -37,10 +37,13 @@ class Progress:
             self.reported = now
             self._write(self.describe(note))
 
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
     def describe(self, note: str = "") -> str:
         """The line as it would be printed now."""
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = (self.done - self.first) / seconds
+        rate = self.rate()
         parts = [self.label, f"{self.done}" + (f"/{self.total}" if self.total else "")]
         parts.append(f"{rate:,.1f} {self.unit}/s" if self.unit else f"{rate:,.1f}/s")
         if self.total and rate > 0:

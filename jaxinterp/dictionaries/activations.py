@@ -7,12 +7,12 @@ to what was chosen and is positive, none to the rest. Ties go to the feature tha
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array
+from jaxinterp.parallel import largest
 
 VARIANTS = ("threshold", "all")
 
@@ -27,16 +27,18 @@ def activate(h: Array, threshold: Array | None) -> Array:
     return jnp.where(h > threshold, h, jnp.zeros_like(h))
 
 
-def top_k(h: Array, k: int, norms: Array | None = None, keep: Array | None = None) -> Array:
+def top_k(
+    h: Array, k: int, norms: Array | None = None, keep: Array | None = None, recall: float = 1.0
+) -> Array:
     """The k largest of ``h [..., N]``, where positive, the others 0 (Gao et al. 2024, arXiv 2406.04093, section 2.3).
 
     Args:
       norms: lengths that broadcast to ``h``; then it is ``h * norms`` whose largest are kept.
       keep: of the ``k``, a whole number that need not be known when compiling; None means all.
+      recall: see `jaxinterp.parallel.largest.top_k`.
     """
     rank = jax.lax.stop_gradient(h if norms is None else h * norms)
-    _, chosen = jax.lax.top_k(rank, k)
-    return jnp.where(_among(rank, chosen, keep), jax.nn.relu(h), jnp.zeros_like(h))
+    return jnp.where(largest.winners(rank, k, keep, recall), jax.nn.relu(h), jnp.zeros_like(h))
 
 
 def batch_top_k(h: Array, count: int, norms: Array | None = None, keep: Array | None = None) -> Array:
@@ -44,6 +46,10 @@ def batch_top_k(h: Array, count: int, norms: Array | None = None, keep: Array | 
 
     With ``count`` = k times the rows that is batch top-k (Bussmann et al. 2024, arXiv 2412.06410). ``keep`` as above.
     """
+    if largest.division(h.shape) is not None:
+        rank = jax.lax.stop_gradient(h if norms is None else h * norms)
+        chosen = largest.winners_of_all(rank, count if keep is None else keep)
+        return jnp.where(chosen, h, jnp.zeros_like(h))
     flat = h.reshape(h.shape[0], -1)
     lengths = None if norms is None else jnp.broadcast_to(norms, h.shape).reshape(flat.shape)
     return top_k(flat, count, lengths, keep).reshape(h.shape)
@@ -65,16 +71,6 @@ def gated(h: Array, gate_bias: Array, scale: Array, bias: Array) -> Array:
     """
     size = jax.nn.relu(jnp.exp(scale) * (h - gate_bias) + bias)
     return jnp.where(h > 0, size, jnp.zeros_like(h))
-
-
-def _among(rank: Array, chosen: Array, keep: Array | None = None) -> Array:
-    """Whether each of ``rank [..., N]`` is one of the numbers ``chosen [..., k]``, or of the first ``keep`` of them."""
-    flat, numbers = rank.reshape(-1, rank.shape[-1]), chosen.reshape(-1, chosen.shape[-1])
-    rows = jnp.arange(flat.shape[0], dtype=numbers.dtype)[:, None]
-    kept: Any = True
-    if keep is not None:
-        kept = jnp.broadcast_to(jnp.arange(numbers.shape[-1])[None, :] < keep, numbers.shape)
-    return jnp.zeros(flat.shape, bool).at[rows, numbers].set(kept).reshape(rank.shape)
 
 
 def rectangle(h: Array, threshold: Array, bandwidth: float) -> Array:

@@ -83,7 +83,7 @@ def train(
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
     write_text(record, yaml.safe_dump(whole, sort_keys=False))
-    task = importlib.import_module(TASKS[name]).task(config)
+    task = importlib.import_module(TASKS[name]).task(config, mesh=mesh)
     run(task, steps=config.steps, out=out, seed=config.seed, loop=loop, quiet=quiet, mesh=mesh, label=name)
     return out
 

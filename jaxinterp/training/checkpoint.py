@@ -17,6 +17,7 @@ import numpy as np
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Tree
 from jaxinterp.core.trees import paths
+from jaxinterp.parallel import hosts
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
@@ -37,13 +38,15 @@ def open_folder(folder: Path, keep: int = 2) -> Any:
     folder = folder.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"*{_TEMPORARY}*"):
-            shutil.rmtree(left)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        if hosts.lead():
+            for left in folder.glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(left)
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error
+    hosts.wait("checkpoints opened")
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)

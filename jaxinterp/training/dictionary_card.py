@@ -17,7 +17,8 @@ def card(
 ) -> dict[str, Any]:
     """What a person should know about a trained dictionary."""
     recipe = to_dict(run)
-    recipe.pop("model")
+    for elsewhere in ("model", "dictionaries"):
+        recipe.pop(elsewhere)
     if path := recipe.pop("store"):
         recipe["store"] = Store(path).digest()
     return {

@@ -218,10 +218,11 @@ def to_model(config: LanguageModelConfig, state: dict[str, Any]) -> Model:
     return Model(params=rounded, config=config.model, tokenizer=tokenizer, name=config.name)
 
 
-def task(config: LanguageModelConfig) -> Task:
-    """The run that `training.loop.run` drives. It ends with `out/model`, a native model folder, and
+def task(config: LanguageModelConfig, mesh: Mesh | None = None) -> Task:
+    """The run that `training.loop.run` drives, on any ``mesh``. It ends with `out/model`, a native model folder, and
     `out/card.json`.
     """
+    del mesh
     source = look_up(config.tokens)
     checks = look_up(config.checks) if config.checks else None
 

@@ -6,9 +6,9 @@ same bytes as one that was never stopped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +19,16 @@ from jaxinterp.core.errors import InputError, JaxinterpError
 from jaxinterp.core.interrupt import signals
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.progress import Progress
+from jaxinterp.parallel import hosts
 from jaxinterp.training import checkpoint
 from jaxinterp.training.metrics import Metrics
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+
+
+PARTS = "_parts"
+"""Name of a value of a step that holds the loss of each part of its batch; names with ``_`` are not written."""
 
 
 class Task(NamedTuple):
@@ -33,11 +38,16 @@ class Task(NamedTuple):
       init: ``(key)`` → the state before step 0, any pytree of arrays.
       batch: ``(step)`` → a pytree of arrays; a pure function of the step, called on the host.
       step: ``(state, batch)`` → the next state and a dict of scalars or small arrays with the key "loss".
-        It is jitted, and the state is donated.
+        It is jitted, and the state is donated. On a mesh it is given the mesh too, if ``on_mesh`` says so.
       evaluate: ``(state)`` → a dict of figures, or None where there is nothing to evaluate.
       finish: ``(state, folder)`` writes the result into ``folder`` and returns a dict of figures.
       abstract: ``()`` → the state's `jax.ShapeDtypeStruct`, where ``init`` cannot be traced to find it.
       shardings: ``(mesh, abstract state)`` → the shardings of state and batch.
+      init_on: ``(key, shardings)`` → as ``init``, made where it belongs; without it the result of ``init`` is moved.
+      on_mesh: ``step`` takes ``mesh=``.
+      tokens: rows of a batch, for the progress line.
+      members: tasks by name, trained side by side on what one ``batch`` brings, a dict by name, as the state is. Each
+        has a step and a compiled program of its own, and ``step`` here is not called.
     """
 
     init: Callable[[Array], Tree]
@@ -47,6 +57,10 @@ class Task(NamedTuple):
     finish: Callable[[Tree, Path], dict[str, Any] | None] | None = None
     abstract: Callable[[], Tree] | None = None
     shardings: Callable[[Mesh, Tree], tuple[Tree, Tree]] | None = None
+    init_on: Callable[[Array, Tree], Tree] | None = None
+    on_mesh: bool = False
+    tokens: int = 0
+    members: dict[str, Task] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,13 +135,15 @@ def _run(
     task: Task, steps: int, out: Path, seed: int, loop: LoopConfig, resume: bool, mesh: Mesh | None,
     quiet: bool, label: str, manager: Any,
 ) -> Tree:  # fmt: skip
-    metrics = Metrics(out / "metrics.jsonl")
-    progress = Progress(label, steps, unit="steps", quiet=quiet)
-    clock = _Clock()
+    from jaxinterp.training.prepare import Clock, prepare
+
+    metrics = Metrics(out / "metrics.jsonl") if hosts.lead() else Silent(out / "metrics.jsonl")
+    progress = Progress(label, steps, unit="steps", quiet=quiet or not hosts.lead())
+    clock = Clock()
     start = checkpoint.latest(manager)
     if start is not None and not resume:
         raise InputError(f"{out} already holds a run at step {start}; choose another folder or resume it")
-    state, place, jitted = _prepare(task, seed, mesh, manager, start, clock)
+    state, place, jitted = prepare(task, seed, mesh, manager, start, clock)
     start = start or 0
     if start > steps:
         raise InputError(f"{out} holds a run at step {start}, beyond the {steps} steps asked for")
@@ -141,14 +157,14 @@ def _run(
     def settle() -> None:
         """Wait for the steps under way; stop at the first loss that is not finite."""
         for index, values in pending:
-            if not np.isfinite(np.asarray(values["loss"])).all():
+            if where := not_finite(index, values):
                 last = checkpoint.latest(manager)
                 held = (
                     f"step {last} is the last good state saved"
                     if last is not None
                     else "nothing was saved yet"
                 )
-                raise InputError(f"the loss of step {index} is not finite; {held} in {out / 'checkpoints'}")
+                raise InputError(f"{where}; {held} in {out / 'checkpoints'}")
         pending.clear()
 
     def save(done: int) -> None:
@@ -157,26 +173,28 @@ def _run(
         checkpoint.save(manager, done, state, {"step": done, "seed": seed, "cpu_seconds": clock.seconds()})
         progress.say(f"saved step {done}")
 
-    saved = start
-    with signals() as stopped:
+    saved, note = start, ""
+    with signals() as asked:
+        stopped = partial(hosts.any_asked, asked, every=loop.log_every)
         for step in range(start, steps):
             state, values = jitted(state, place(task.batch(step)))
             done = step + 1
             pending.append((done, values))
-            note = ""
             if done % loop.log_every == 0 or done == steps:
                 latest = pending[-1][1]
                 settle()
-                metrics.write(done, {**jax.device_get(latest), "cpu_seconds": round(clock.seconds(), 1)})
-                note = f"loss {float(np.mean(latest['loss'])):.4g}"
-            progress.advance(note=note)
+                values = {k: v for k, v in jax.device_get(latest).items() if not k.startswith("_")}
+                metrics.write(done, {**values, "cpu_seconds": round(clock.seconds(), 1)})
+                note = f"loss {np.mean([np.mean(values[name]) for name in losses_of(values)]):.4g}"
+            rate = f"{progress.rate() * task.tokens:,.0f} tokens/s  " if task.tokens else ""
+            progress.advance(note=rate + note)
             if task.evaluate and done < steps and loop.evaluate_every and done % loop.evaluate_every == 0:
                 _evaluate(task, state, done, metrics, progress)
-            due = loop.checkpoint_every and done % loop.checkpoint_every == 0
-            if due or done == steps or stopped():
+            due, stop = loop.checkpoint_every and done % loop.checkpoint_every == 0, stopped(done)
+            if due or done == steps or stop:
                 save(done)
                 saved = done
-            if stopped() and done < steps:
+            if stop and done < steps:
                 break
     progress.close()
     if saved < steps:
@@ -194,49 +212,42 @@ def _evaluate(task: Task, state: Tree, step: int, metrics: Metrics, progress: Pr
     figures = task.evaluate(state)
     if figures:
         metrics.write(step, {"evaluation": figures})
-        short = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if isinstance(v, int | float))
+        flat = [
+            (f"{name} {k}" if isinstance(of, dict) else name, v)
+            for name, of in figures.items()
+            for k, v in (of.items() if isinstance(of, dict) else [("", of)])
+        ]
+        short = ", ".join(f"{k} {v:.4g}" for k, v in flat if isinstance(v, int | float))
         progress.say(f"step {step}: {short}")
 
 
-def _prepare(
-    task: Task, seed: int, mesh: Mesh | None, manager: Any, start: int | None, clock: _Clock
-) -> tuple[Tree, Callable[[Tree], Tree], Callable[[Tree, Tree], Any]]:
-    """The first state (initial or restored), a function that places batches, and the compiled step."""
-    key = jax.random.key(seed)
-    if start is None:
-        state = task.init(key)
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    else:
-        abstract = task.abstract() if task.abstract else jax.eval_shape(task.init, key)
-    place: Callable[[Tree], Tree] = lambda batch: batch  # noqa: E731
-    if mesh is None:
-        single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=single), abstract)
-        jitted = jax.jit(task.step, donate_argnums=0)
-    else:
-        if task.shardings is None:
-            raise InputError("this task cannot be spread over a mesh")
-        state_shardings, batch_sharding = task.shardings(mesh, abstract)
-        target = jax.tree.map(
-            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, state_shardings
-        )
-        place = lambda batch: jax.device_put(batch, batch_sharding)  # noqa: E731
-        jitted = jax.jit(task.step, donate_argnums=0, out_shardings=(state_shardings, None))
-        if start is None:
-            state = jax.device_put(state, state_shardings)
-    if start is not None:
-        state, meta = checkpoint.restore(manager, start, target)
-        if meta.get("seed") != seed:
-            raise InputError(f"{manager.directory} holds a run with seed {meta.get('seed')}, not {seed}")
-        clock.before = float(meta.get("cpu_seconds", 0.0))
-    return state, place, jitted
+def losses_of(values: dict[str, Any]) -> list[str]:
+    """The names of losses among the values of a step: "loss", and "NAME/loss" of several dictionaries."""
+    return [name for name in values if name.rpartition("/")[2] == "loss"]
 
 
-class _Clock:
-    """CPU seconds (user and system) of this process since its start, plus those of earlier runs."""
+def not_finite(step: int, values: dict[str, Any]) -> str:
+    """Which loss of a step is not finite, or ""."""
+    for name in losses_of(values):
+        if np.isfinite(np.asarray(values[name])).all():
+            continue
+        member = name.rpartition("/")[0]
+        of = f" of {member}" if member else ""
+        parts = np.asarray(values.get(name.removesuffix("loss") + PARTS, ()))
+        bad = np.flatnonzero(~np.isfinite(parts)) if parts.size > 1 else ()
+        where = f" (part {', '.join(str(i + 1) for i in bad)} of its {parts.size})" if len(bad) else ""
+        return f"the loss{of} of step {step} is not finite{where}"
+    return ""
 
-    def __init__(self) -> None:
-        self.before = 0.0
 
-    def seconds(self) -> float:
-        return self.before + time.process_time()
+class Silent(Metrics):
+    """Metrics of a process that leaves writing to another."""
+
+    def truncate(self, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""

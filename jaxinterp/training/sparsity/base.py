@@ -44,6 +44,7 @@ class SparsityConfig:
       variant: its reach, "threshold" or "all" parameters.
       threshold: first threshold.
       ranked: features compete by activation times decoder length.
+      recall: of top-k, the share of winners that is found on TPU, by `jax.lax.approx_max_k`; elsewhere all are.
       pooled: ``l0`` is of the mean over layers, and one threshold or coefficient serves them all, so that a layer
         takes as many features as pay there (straight-through, layer-threshold, l1 and gated). On scaled sites the
         square of activation times decoder length is what a feature takes off the error, whatever its layer.
@@ -65,6 +66,7 @@ class SparsityConfig:
     variant: str = "threshold"
     threshold: float = 0.03
     ranked: bool = True
+    recall: float = 1.0
     pooled: bool = False
 
 
@@ -153,6 +155,8 @@ def make_gate(config: SparsityConfig) -> Gate:
             f"sparsity: method is {config.method!r}, expected one of {', '.join(methods)}"
             f"{near(config.method, methods)}"
         )
+    if not 0 < config.recall <= 1:
+        raise InputError(f"sparsity: recall is {config.recall}, expected a share above 0 and at most 1")
     if config.pre_activation_of not in ("all", "dead"):
         raise InputError(f"sparsity: pre_activation_of is {config.pre_activation_of!r}, expected all or dead")
     if config.pooled and config.method in COMPETING:

@@ -67,7 +67,7 @@ def top_k_gate(config: SparsityConfig) -> Gate:
 
     def apply(given: Pass) -> Gated:
         at_most = min(_at_first(config), given.h.shape[-1])
-        a = top_k(given.h, at_most, _lengths(config, given), _keep(config, given.progress))
+        a = top_k(given.h, at_most, _lengths(config, given), _keep(config, given.progress), config.recall)
         return Gated(a, _penalties(config, given), {})
 
     return Gate(finished, _start, apply, _same, base.no_thresholds, base.as_stored)
