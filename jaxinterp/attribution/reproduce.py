@@ -12,7 +12,7 @@ from jaxinterp.attribution.targets import Direction
 from jaxinterp.attribution.tracing import record_digest, trace
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.provenance import versions
-from jaxinterp.dictionaries.base import Dictionary
+from jaxinterp.dictionaries.lazy import AnyDictionary
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.models.model import Model
 
@@ -44,7 +44,7 @@ class Comparison:
         return "\n".join([head, *(f"  {line}" for line in self.differences)])
 
 
-def reproduce(graph: Graph, model: Model, dictionary: Dictionary) -> Comparison:
+def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary) -> Comparison:
     """Trace again what ``graph`` records and compare.
 
     Args:
@@ -90,7 +90,7 @@ def reproduce(graph: Graph, model: Model, dictionary: Dictionary) -> Comparison:
     return Comparison("close" if close else "different", (*changed, *notes), again)
 
 
-def _again(graph: Graph, model: Model, dictionary: Dictionary) -> Graph:
+def _again(graph: Graph, model: Model, dictionary: AnyDictionary) -> Graph:
     settings = graph.settings
     targets = settings.get("targets")
     if targets is not None:

@@ -26,14 +26,14 @@ BLOCK = 128
 
 
 class Rows:
-    """Computes rows over every node of a graph; see `nodes.rows` for what a row holds."""
+    """Computes rows over every node of a graph; see `nodes.rows` for what a row holds. ``rows``: `Found.rows`."""
 
     def __init__(
         self, operator: ReplacementOperator, writes: Writes, embed: Array, layout: table.Layout,
-        dictionary: Dictionary, active: Active, mesh: Mesh,
+        rows: Dictionary, active: Active, mesh: Mesh,
     ) -> None:  # fmt: skip
         self.operator, self.writes, self.embed, self.layout = operator, writes, embed, layout
-        self.dictionary, self.active, self.mesh = dictionary, active, mesh
+        self.small, self.active, self.mesh = rows, active, mesh
         self.together = mesh.shape["data"] * BLOCK
 
     def of_targets(self, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
@@ -56,11 +56,11 @@ class Rows:
     def of_features(self, features: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(node numbers, rows, effects left out) block by block, in node order."""
         features = np.sort(features)
-        params, config = self.dictionary.params, self.dictionary.config
+        params, config = self.small.params, self.small.config
         for layer in range(config.n_layers):
             numbers = features[self.active.layer[features] == layer]
             for part in self._parts(len(numbers)):
-                index = self._pad(self.active.feature[numbers[part]])
+                index = self._pad(self.active.place[numbers[part]])
                 vectors = _encoder_rows(params, config, np.int32(layer), index)
                 effects = self._walk(layer, self.active.position[numbers[part]], vectors)
                 rows, left = table.rows(self.layout, effects, None)

@@ -6,7 +6,6 @@ Letters: A active features, C targets of a block, D width, L layers, T position.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -26,7 +25,8 @@ from jaxinterp.attribution.targets import Targets, choose, values
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.precision import einsum
 from jaxinterp.core.provenance import versions
-from jaxinterp.dictionaries.base import Dictionary, fits
+from jaxinterp.dictionaries.base import fits
+from jaxinterp.dictionaries.lazy import AnyDictionary, cast
 from jaxinterp.graphs.build import EdgeBuilder
 from jaxinterp.graphs.graph import Graph, assemble
 from jaxinterp.graphs.kinds import CONVENTIONS
@@ -45,7 +45,7 @@ EDGE_BYTES = 24  # of a finished edge and of sorting it
 
 
 def trace(
-    model: Model, dictionary: Dictionary, prompt: str | Sequence[int], *, targets: Sequence[Any] | None = None,
+    model: Model, dictionary: AnyDictionary, prompt: str | Sequence[int], *, targets: Sequence[Any] | None = None,
     max_feature_nodes: int | None = None, convention: str = "paper", rank_every: int | None = None,
     dynamic_tanh: str = "secant", memory_budget: int | None = None, devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -54,7 +54,8 @@ def trace(
 
     Args:
       model: the model; the graph is computed in the dtype of its weights.
-      dictionary: per-layer or cross-layer transcoders that fit it.
+      dictionary: per-layer or cross-layer transcoders that fit it, in memory or opened lazily
+        (``load_dictionary(..., lazy=True)``); the graph is the same, byte for byte.
       prompt: text (the tokenizer adds its own start token) or token ids [T], used as they are.
       targets: None for the salient next tokens: the smallest set of most probable tokens that reaches
         probability 0.95, at most 10. Or token ids, token texts and `Direction`, in any mixture.
@@ -84,7 +85,7 @@ def trace(
     if max_feature_nodes is not None and max_feature_nodes < 1:
         raise InputError(f"max_feature_nodes is {max_feature_nodes}, at least 1 is needed")
     fits(dictionary, model.config)
-    dictionary = _same_dtype(dictionary, model)
+    dictionary = cast(dictionary, model.params["embed"]["tokens"].dtype)
     ids = check_tokens(model.config, prompt_ids(model, prompt))
     text = getattr(model.tokenizer, "text", str)
 
@@ -93,23 +94,23 @@ def trace(
     if not finite:
         raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
     paper = convention == "paper"
-    active, dense = find_active(dictionary, run, skip_first=not paper)
+    active, small, activations = find_active(dictionary, run, skip_first=not paper)
     chosen = choose(targets, np.asarray(run.logits)[0, -1], model.params, model.config, model.tokenizer)
     limit = len(active) if max_feature_nodes is None else min(max_feature_nodes, len(active))
 
     slots = lay_out(active, model.config.n_layers, len(ids))
     operator = make_operator(
-        model.params, model.config, run, decoder_bias=dictionary.params["b_dec"],
-        skip=dictionary.params.get("W_skip"), read_site=d.read_site, write_site=d.write_site,
+        model.params, model.config, run, decoder_bias=small.params["b_dec"],
+        skip=small.params.get("W_skip"), read_site=d.read_site, write_site=d.write_site,
     )  # fmt: skip
     biases = _biases(model.config) if paper else []
     layout = table.lay_out_nodes(slots, len(active), biases, len(chosen.tokens))
     _check_budget(layout, len(active), limit, len(chosen.tokens), memory_budget)
 
-    all_written = written(dictionary.params, d, run, dense)
-    writes = write_rows(dictionary, slots, all_written, skip_first=not paper)
+    all_written = written(small.params, small.config, run, activations)
+    writes = write_rows(small, slots, all_written, skip_first=not paper)
     identity_1, embed = _check_replacement(operator, run, all_written)
-    rows = Rows(operator, writes, embed, layout, dictionary, active, _mesh(devices, model))
+    rows = Rows(operator, writes, embed, layout, small, active, _mesh(devices, model))
     target_values = values(chosen, np.asarray(run.final_norm)[0, -1])
     nodes = table.table(layout, active, ids, chosen.tokens, chosen.probabilities, target_values)
     builder, nodes = _collect(rows, nodes, chosen, limit, rank_every or RANK_EVERY[convention], progress)
@@ -225,11 +226,6 @@ def _biases(config: ModelConfig) -> list[tuple[int, int]]:
     return table.bias_places(
         config.n_layers, config.has_attention_biases, config.has_norm_biases, config.positions == "learned"
     )
-
-
-def _same_dtype(dictionary: Dictionary, model: Model) -> Dictionary:
-    dtype = model.params["embed"]["tokens"].dtype
-    return dataclasses.replace(dictionary, params=jax.tree.map(lambda x: x.astype(dtype), dictionary.params))
 
 
 def _mesh(devices: Sequence[Any] | None, model: Model) -> Any:

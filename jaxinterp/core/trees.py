@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,33 @@ def unflatten(leaves: Mapping[str, Any], separator: str = ".") -> dict[str, Any]
 
 def digest(tree: Tree) -> str:
     """sha256 over sorted paths, dtypes, shapes and little-endian bytes of all leaves."""
+
+    def leaves() -> Iterator[tuple[str, str, tuple[int, ...], Iterable[np.ndarray]]]:
+        for path, leaf in sorted(paths(tree), key=lambda item: item[0]):
+            array = np.ascontiguousarray(np.asarray(leaf))
+            yield path, array.dtype.name, array.shape, (array,)
+
+    return _digest(leaves())
+
+
+def _digest(leaves: Iterable[tuple[str, str, tuple[int, ...], Iterable[np.ndarray]]]) -> str:
     total = hashlib.sha256()
-    for path, leaf in sorted(paths(tree), key=lambda item: item[0]):
-        array = np.ascontiguousarray(np.asarray(leaf))
-        total.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
-        total.update(array.tobytes())
+    for path, dtype, shape, parts in leaves:
+        total.update(f"{path} {dtype} {shape}\n".encode())
+        for part in parts:
+            total.update(np.ascontiguousarray(part).tobytes())
     return total.hexdigest()
+
+
+def digest_leaves(
+    config: Any, leaves: Iterable[tuple[str, str, tuple[int, ...], Iterable[np.ndarray]]]
+) -> str:
+    """`digest_with_config` of leaves that come one after the other, sorted by path, their values in parts.
+
+    Args:
+      leaves: (path, name of the dtype, shape, values in C order in any number of parts).
+    """
+    return _with_config(config, _digest(leaves))
 
 
 def digest_with_config(config: Any, tree: Tree) -> str:
@@ -55,7 +76,11 @@ def digest_with_config(config: Any, tree: Tree) -> str:
 
     Fields at their default values do not count, so that a field added later leaves old digests as they are.
     """
+    return _with_config(config, digest(tree))
+
+
+def _with_config(config: Any, of_tree: str) -> str:
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
     values = config.to_dict()
     told = {name: value for name, value in values.items() if getattr(config, name) != defaults[name]}
-    return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}\n{digest(tree)}".encode()).hexdigest()
+    return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}\n{of_tree}".encode()).hexdigest()

@@ -128,11 +128,11 @@ def check(dictionary: Dictionary) -> Dictionary:
     return dictionary
 
 
-def fits(dictionary: Dictionary, model_config: Any) -> None:
+def fits(dictionary: Any, model_config: Any) -> None:
     """Check that a dictionary can stand for a model's MLPs: one for every layer, between their sites.
 
     Args:
-      dictionary: the dictionary.
+      dictionary: the dictionary, in memory or lazy.
       model_config: a `jaxinterp.models.config.ModelConfig`.
 
     Raises:

@@ -63,8 +63,8 @@ def test_reconstruction_and_errors(case: Case) -> None:
     tokens = jnp.asarray(case.tokens)[None]
     run = freeze(case.model.params, case.model.config, tokens, read_site=d.read_site, write_site=d.write_site)
     assert np.abs(run.read[:, 0] - case.reference["feature_in"]).max() < 1e-5
-    _, dense = find_active(case.dictionary, run, skip_first=True)
-    errors = np.array(written(case.dictionary.params, d, run, dense).errors)
+    found = find_active(case.dictionary, run, skip_first=True)
+    errors = np.array(written(found.rows.params, found.rows.config, run, found.activations).errors)
     rebuilt = np.asarray(run.write[:, 0]) - errors
     assert np.abs(rebuilt - case.reference["reconstruction"])[:, 1:].max() < 1e-5
     errors[:, 0] = 0

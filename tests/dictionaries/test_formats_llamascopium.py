@@ -86,7 +86,7 @@ def config(folder: Path, **fields: Any) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "type": (lambda d: config(d, sae_type="lorsa"), "sae_type is 'lorsa'"),
+    "type": (lambda d: config(d, sae_type="mixcoder"), "sae_type is 'mixcoder'"),
     "activation": (lambda d: config(d, act_fn="softplus"), "act_fn is 'softplus'"),
     "rows": (lambda d: config(d, norm_activation="token-wise"), "norm_activation is 'token-wise'"),
     "glu": (lambda d: config(d, use_glu_encoder=True), "use_glu_encoder is true"),

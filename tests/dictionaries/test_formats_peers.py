@@ -111,7 +111,7 @@ def test_a_feature_without_a_decoder_never_wins_a_ranking(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("format", "one", "message"),
     [
-        ("saelens", made("plt"), "it holds one layer"),
+        ("saelens", made("crosscoder"), "it holds one layer"),
         ("saelens", made("clt", layers=1), "it holds one layer"),
         ("saelens", made("plt", "topk", layers=1), "no activation 'topk' for transcoders"),
         ("saelens", made("plt", "groupmax", layers=1, **SAE), "no activation 'groupmax'"),
@@ -196,7 +196,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unknown field": ("saelens/topk", lambda d: change(d, kk=3), "unknown field 'kk'"),
     "no k": ("saelens/topk", lambda d: change(d, k="leave out"), "'k' is missing"),
     "k not whole": ("saelens/topk", lambda d: change(d, k=2.5), "k is 2.5, expected a whole number"),
-    "layer norm": ("saelens/topk", lambda d: change(d, normalize_activations="layer_norm"), "no weights can hold"),
+    "whitening": (
+        "saelens/topk", lambda d: change(d, normalize_activations="covariance_whitening"), "no weights can hold",
+    ),
     "no hook": ("saelens/topk", lambda d: change(d, metadata={}), "metadata.hook_name is None"),
     "other hook": (
         "saelens/topk", lambda d: change(d, metadata={"hook_name": "blocks.1.mlp.hook_post"}), "expected a hook of a",

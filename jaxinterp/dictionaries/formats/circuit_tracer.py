@@ -179,7 +179,6 @@ def _pieces_plt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces
     def layer(index: int) -> dict[str, np.ndarray]:
         file = files[index]
         row = {
-            "W_enc": file.take("W_enc", (n, d), dtype),
             "b_enc": file.take("b_enc", (n,), dtype),
             "b_dec": file.take("b_dec", (d,), dtype),
         }
@@ -190,7 +189,10 @@ def _pieces_plt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces
         return row
 
     config = _config(folder, header, "plt", count, n, d, files[0].names, THRESHOLD, "W_skip", ks.pop())
-    return Pieces(config, layer, lambda s, t: files[s].piece("W_dec", (n, d), dtype), read)
+    return Pieces(
+        config, layer, lambda index: files[index].piece("W_enc", (n, d), dtype),
+        lambda source, _: files[source].piece("W_dec", (n, d), dtype), read,
+    )  # fmt: skip
 
 
 def _pieces_clt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces:
@@ -214,7 +216,6 @@ def _pieces_clt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces
     def layer(index: int) -> dict[str, np.ndarray]:
         file = files[index]
         row = {
-            "W_enc": file.take(f"W_enc_{index}", (n, d), dtype),
             "b_enc": file.take(f"b_enc_{index}", (n,), dtype),
             "b_dec": file.take(f"b_dec_{index}", (d,), dtype),
         }
@@ -229,7 +230,9 @@ def _pieces_clt(folder: Path, header: dict[str, Any], dtype: np.dtype) -> Pieces
         return decoders[source].piece(f"W_dec_{source}", (n, count - source, d), dtype, at)
 
     config = _config(folder, header, "clt", count, n, d, files[0].names, "threshold_0", "W_skip_0", 0)
-    return Pieces(config, layer, decoder_of, read)
+    return Pieces(
+        config, layer, lambda index: files[index].piece(f"W_enc_{index}", (n, d), dtype), decoder_of, read
+    )
 
 
 def refuses(config: DictionaryConfig) -> str | None:

@@ -66,12 +66,11 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
         b_dec[target] += bias / write_by[target]
 
     def layer(index: int) -> dict[str, np.ndarray]:
-        encoder = file.take_rows("W_enc", (layers, d, n), np.array([index]), kind)[0]
         threshold = np.exp(small["log_threshold"][index])
-        return {
-            "W_enc": encoder.T * read_by[index], "b_enc": small["b_enc"][index], "b_dec": b_dec[index],
-            "threshold": threshold,
-        }  # fmt: skip
+        return {"b_enc": small["b_enc"][index], "b_dec": b_dec[index], "threshold": threshold}
+
+    def encoder(index: int) -> Piece:
+        return file.piece("W_enc", (layers, d, n), kind, index, transpose=True, multiply=read_by[index])
 
     def decoder(source: int, target: int) -> Piece:
         shape, place = (len(places), n, out), places.index((source, target))
@@ -81,7 +80,7 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
         "clt", layers, n, d, read_site=SITES[0], write_site=SITES[1], d_write=None if out == d else out,
         model_name=config.get("model_name", str, ""),
     )  # fmt: skip
-    return Pieces(found, layer, decoder, count)
+    return Pieces(found, layer, encoder, decoder, count)
 
 
 def refuses(config: DictionaryConfig) -> str | None:

@@ -133,7 +133,7 @@ def refuses(config: DictionaryConfig) -> str | None:
         return f"it has nothing that reads {config.read_site} and writes {config.write_site}"
     if config.skip or config.centre:
         return f"it has nothing for {'skip' if config.skip else 'centre'} = True"
-    return None
+    return single.refuses_rows(config)
 
 
 def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype: Any = "float32") -> None:
@@ -142,6 +142,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     Raises:
       InputError: a value that ``dtype`` cannot hold.
     """
+    single.check_rectified(params, NAME)
     which = next(name for name, sites in SITES.items() if sites == (config.read_site, config.write_site))
     model = re.fullmatch(r"google/gemma-2-([\d.]+b)(-it)?", config.model_name)
     named = f"-{model.group(1)}-{'it' if model.group(2) else 'pt'}" if model else ""

@@ -55,6 +55,7 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     with tensors.reading(path / ONE) as file:
         d, n, out, skip = _check(file, _affine(config), None)
         arrays = _row(file, d, n, out, skip, np.dtype(dtype))
+        arrays["W_enc"] = file.take("w_enc", (d, n), np.dtype(dtype)).T
         arrays["W_dec"] = file.take("w_dec", (n, out), np.dtype(dtype))
     return single.build(arrays, "jumprelu", sites, layers[0], model_name=config.get("model_name", str, ""))
 
@@ -97,14 +98,16 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
     def decoder(source: int, target: int) -> Piece:
         return files[source].piece("w_dec", (n, len(files), out), dtype, (slice(None), target))
 
+    def encoder(index: int) -> Piece:
+        return files[index].piece("w_enc", (d, n), dtype, transpose=True)
+
     whole_model = tuple(range(len(files)))
     return Pieces(
         DictionaryConfig(
             "clt", len(files), n, d, skip=skip, read_site=sites[0], write_site=sites[1],
             model_name=config.get("model_name", str, ""), d_write=None if out == d else out,
             layers=() if layers in ((), whole_model) else layers,
-        ), layer, decoder, count,
-    )  # fmt: skip
+        ), layer, encoder, decoder, count)  # fmt: skip
 
 
 def _sites(config: Fields, path: Path) -> tuple[tuple[str, str], tuple[int, ...]]:
@@ -151,9 +154,8 @@ def _check(file: tensors.Reader, affine: bool | None, targets: int | None) -> tu
 
 
 def _row(file: tensors.Reader, d: int, n: int, out: int, skip: bool, dtype: np.dtype) -> single.Arrays:
-    """One file in our orientation, without decoders."""
+    """One file in our orientation, without encoder and decoders."""
     arrays = {
-        "W_enc": file.take("w_enc", (d, n), dtype).T,
         "b_enc": file.take("b_enc", (n,), dtype),
         "b_dec": file.take("b_dec", (out,), dtype),
         "threshold": single.rectified(file.take("threshold", (n,), dtype)),
@@ -172,7 +174,7 @@ def refuses(config: DictionaryConfig) -> str | None:
     for name in ("read_site", "write_site"):
         if hooks.module_name(getattr(config, name), 0) is None:
             return f"it has nothing for {name} = {getattr(config, name)}"
-    return "it has nothing for centre = True" if config.centre else None
+    return "it has nothing for centre = True" if config.centre else single.refuses_rows(config)
 
 
 def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype: Any = "float32") -> None:
@@ -181,6 +183,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     Raises:
       InputError: a value that ``dtype`` cannot hold.
     """
+    single.check_rectified(params, NAME)
     stored = tensors.host(params, dtype)
     for layer in range(config.n_layers):
         row = {name: stored[name][layer] for name in ("b_enc", "b_dec", "threshold")}

@@ -29,18 +29,23 @@ class Piece(NamedTuple):
     """A matrix ``[N, D]`` in a file, of which rows can be read.
 
     Attributes:
-      view: the mapped matrix in any memory order; taking rows of it reads them.
+      view: the matrix in any memory order, mapped; taking rows of it reads them.
       dtype: what rows are given as.
-      divide: a factor that is divided out, or None.
       what: file and name for messages.
-      count: where bytes are counted.
+      counter: where bytes are counted.
+      file: the mapping that ``view`` is of, None where it is in memory.
+      scale: [N, 1] factors of the rows, or None.
+      multiply, divide: factors of the values, or None.
     """
 
     view: np.ndarray
     dtype: np.dtype
-    divide: Any
     what: str
-    count: Count
+    counter: Count
+    file: mmap.mmap | None = None
+    scale: np.ndarray | None = None
+    multiply: Any = None
+    divide: Any = None
 
     def rows(self, features: np.ndarray | slice) -> np.ndarray:
         """``[n, D]``, the rows of ``features [n]``.
@@ -48,21 +53,29 @@ class Piece(NamedTuple):
         Raises:
           InputError: a number that is none of its rows, or values that are not finite.
         """
+        some = not isinstance(features, slice)
         if not isinstance(features, slice) and features.size:
             low, high = int(features.min()), int(features.max())
             if low < 0 or high >= len(self.view):
                 raise InputError(f"{self.what} has {len(self.view)} rows, asked for {low} to {high}")
+        if self.file is not None and hasattr(self.file, "madvise"):
+            # Of few rows the system would read far more than is asked for.
+            self.file.madvise(mmap.MADV_RANDOM if some else mmap.MADV_NORMAL)
         stored = np.array(self.view[features])
-        self.count.bytes += stored.nbytes
+        self.counter.bytes += stored.nbytes
         values = tensors.finite(self.what, stored.astype(self.dtype))
+        if self.scale is not None:
+            values = values * self.scale[features]
+        if self.multiply is not None:
+            values = (values * self.multiply).astype(self.dtype)
         return values if self.divide is None else (values / self.divide).astype(self.dtype)
 
 
 class Mapped:
     """A `tensors.Backend` that reads what is asked for and keeps count."""
 
-    def __init__(self, path: Path, count: Count) -> None:
-        self._path, self.count = path, count
+    def __init__(self, path: Path, counter: Count) -> None:
+        self._path, self._counter = path, counter
         self._stream = path.open("rb")
         length = int.from_bytes(self._stream.read(8), "little")
         header = json.loads(self._stream.read(length))
@@ -91,19 +104,17 @@ class Mapped:
         data = _read(self._stream.fileno(), size, place)
         if len(data) != size:
             raise InputError(f"{self._path} ends in the middle of {name}")
-        self.count.bytes += size
+        self._counter.bytes += size
         shape = shape if rows is None else (last - first, *shape[1:])
         return np.frombuffer(data, dtype).reshape(shape)
 
-    def view(self, name: str) -> np.ndarray:
+    def view(self, name: str) -> tuple[np.ndarray, mmap.mmap]:
         """The array, mapped: nothing is read until values of it are taken."""
         shape, dtype = self.shape(name), np.dtype(_DTYPES[self.kind(name)])
-        whole = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(whole, "madvise"):
-            whole.madvise(mmap.MADV_RANDOM)  # else the system reads far more than the rows asked for
+        file = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ)
         count = int(np.prod(shape, dtype=np.int64))
         offset = self._start + self._entries[name]["data_offsets"][0]
-        return np.frombuffer(whole, dtype, count, offset).reshape(shape)
+        return np.frombuffer(file, dtype, count, offset).reshape(shape), file
 
 
 def _read(handle: int, size: int, place: int) -> bytes:
@@ -116,29 +127,43 @@ def _read(handle: int, size: int, place: int) -> bytes:
 
 
 class Opened(tensors.Reader):
-    """A `tensors.Reader` of a safetensors file that also gives pieces of its arrays."""
+    """A `tensors.Reader` that also gives pieces of its arrays."""
 
-    def __init__(self, path: Path, backend: Mapped) -> None:
+    def __init__(self, path: Path, backend: Mapped | tensors.Arrays, counter: Count) -> None:
         super().__init__(path, backend)
-        self._mapped = backend
+        self._source, self._counter = backend, counter
 
     def piece(
-        self, name: str, shape: tuple[int, ...], dtype: Any, at: Any = (), *, transpose: bool = False, divide: Any = None
-    ) -> Piece:  # fmt: skip
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: Any,
+        at: Any = (),
+        *,
+        transpose: bool = False,
+        scale: np.ndarray | None = None,
+        multiply: Any = None,
+        divide: Any = None,
+    ) -> Piece:
         """The matrix ``name[at]``, after checking the array's ``shape`` and type.
 
         Args:
           at: indices that leave two axes.
           transpose: the two are the wrong way round in the file.
-          divide: see `Piece`.
+          scale, multiply, divide: see `Piece`.
         """
         self._check(name, shape, tuple(tensors.FLOATS))
-        view = self._mapped.view(name)[at]
-        what = f"{self.path}: {name}"
-        return Piece(view.T if transpose else view, np.dtype(dtype), divide, what, self._mapped.count)
+        file = None
+        if isinstance(self._source, Mapped):
+            view, file = self._source.view(name)
+        else:
+            view = self._source.values(name)
+        view, what = view[at], f"{self.path}: {name}"
+        view = view.T if transpose else view
+        return Piece(view, np.dtype(dtype), what, self._counter, file, scale, multiply, divide)
 
 
-def opened(path: Path, count: Count) -> Opened:
+def opened(path: Path, counter: Count) -> Opened:
     """A safetensors file that stays open as long as something of it is held.
 
     Raises:
@@ -146,4 +171,4 @@ def opened(path: Path, count: Count) -> Opened:
     """
     with tensors.reading(path):  # safetensors' own checks of the header and of the file's length
         pass
-    return Opened(path, Mapped(path, count))
+    return Opened(path, Mapped(path, counter), counter)

@@ -62,8 +62,12 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
             f"{path}: a dictionary of the kind {config.kind} is not read in pieces, load it whole"
         )
     file = opened(path / TENSORS, count)
-    declared = {name: node.shape for name, node in kind_of(config).declare(config).items() if name != "W_dec"}
-    file.ignore(*declared, *(name for name in file.names if name.split(".")[0] == "W_dec"))
+    declared = {
+        name: node.shape
+        for name, node in kind_of(config).declare(config).items()
+        if name not in ("W_enc", "W_dec")
+    }
+    file.ignore("W_enc", *declared, *(name for name in file.names if name.split(".")[0] == "W_dec"))
     file.finish(tuple(declared))
     apart = config.kind == "clt" and not config.tied
 
@@ -77,7 +81,10 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
         shape = (target + 1 if apart else config.n_layers, config.n_features, config.d_out)
         return file.piece(f"W_dec.{target}" if apart else "W_dec", shape, dtype, source)
 
-    return Pieces(config, layer, decoder, count)
+    def encoder(index: int) -> Piece:
+        return file.piece("W_enc", (config.n_layers, config.n_features, config.d_model), dtype, index)
+
+    return Pieces(config, layer, encoder, decoder, count)
 
 
 def _config(path: Path) -> DictionaryConfig:

@@ -17,39 +17,32 @@ class Pieces(NamedTuple):
 
     Attributes:
       config: what it is.
-      layer: ``(layer)`` → the arrays of one layer but for its decoders, in our names and orientation.
+      layer: ``(layer)`` → the arrays of one layer in our names and orientation, but for encoder and decoders.
+      encoder: ``(layer)`` → the encoder of one layer, ``[N, D]``.
       decoder: ``(source, target)`` → the decoders of that pair of layers, ``[N, D']``.
-      count: where bytes that were read are counted.
+      counter: where bytes that were read are counted.
     """
 
     config: DictionaryConfig
     layer: Callable[[int], dict[str, np.ndarray]]
+    encoder: Callable[[int], Piece]
     decoder: Callable[[int, int], Piece]
-    count: Count
-
-
-def pairs(config: DictionaryConfig) -> list[tuple[int, int]]:
-    """(source, target), of every piece that holds decoders."""
-    layers = range(config.n_layers)
-    if config.kind == "plt" or config.tied:
-        return [(layer, layer) for layer in layers]
-    return [(source, target) for target in layers for source in range(target + 1)]
+    counter: Count
 
 
 def whole(pieces: Pieces) -> tuple[DictionaryConfig, dict[str, Any]]:
     """Everything, as readers of formats give it."""
-    config = pieces.config
-    params: dict[str, Any] = stack(
-        [pieces.layer(layer) for layer in range(config.n_layers)], "the dictionary"
-    )
+    config, layers, all_rows = pieces.config, range(pieces.config.n_layers), slice(None)
+    params: dict[str, Any] = {
+        "W_enc": np.stack([pieces.encoder(layer).rows(all_rows) for layer in layers]),
+        **stack([pieces.layer(layer) for layer in layers], "the dictionary"),
+    }
     if config.kind == "plt" or config.tied:
-        params["W_dec"] = np.stack(
-            [pieces.decoder(layer, layer).rows(slice(None)) for layer in range(config.n_layers)]
-        )
+        params["W_dec"] = np.stack([pieces.decoder(layer, layer).rows(all_rows) for layer in layers])
     else:
         params["W_dec"] = tuple(
-            np.stack([pieces.decoder(source, target).rows(slice(None)) for source in range(target + 1)])
-            for target in range(config.n_layers)
+            np.stack([pieces.decoder(source, target).rows(all_rows) for source in range(target + 1)])
+            for target in layers
         )
     return config, params
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,15 +13,22 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import (
     circuit_tracer,
     clt_forge,
+    clt_training,
+    crosslayer_coding,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    llama_scope,
     llamascopium,
     native,
+    openai,
+    qwen_scope,
     saelens,
+    single,
     sparsify,
     torch_published,
 )
+from jaxinterp.dictionaries.formats.pieces import Pieces
 
 
 class Format(NamedTuple):
@@ -32,6 +40,7 @@ class Format(NamedTuple):
       read: ``(path, dtype)`` → config and parameters as numpy arrays, everything checked but their shapes together.
       refuses: ``(config)`` → why such a dictionary cannot be written, or None; None where nothing can.
       write: ``(folder, config, params, dtype)``; the folder exists and is empty.
+      pieces: ``(path, dtype)`` → the dictionary to be read in pieces; None where that is not done.
     """
 
     name: str
@@ -39,23 +48,27 @@ class Format(NamedTuple):
     read: Callable[[Path, Any], tuple[DictionaryConfig, dict[str, Any]]]
     refuses: Callable[[DictionaryConfig], str | None] | None = None
     write: Callable[[Path, DictionaryConfig, dict[str, Any], Any], None] | None = None
+    pieces: Callable[[Path, Any], Pieces] | None = None
 
 
 def _of(module: ModuleType) -> Format:
-    writes = hasattr(module, "write")
-    return Format(
-        module.NAME, module.recognises, module.read, *((module.refuses, module.write) if writes else ())
-    )
+    own = {name: getattr(module, name, None) for name in ("refuses", "write", "pieces")}
+    return Format(module.NAME, module.recognises, module.read, **own)
 
 
 _MODULES = (
     native,
     circuit_tracer,
     clt_forge,
+    crosslayer_coding,
     saelens,
+    llama_scope,
     llamascopium,
+    clt_training,
     sparsify,
     dictionary_learning,
+    openai,
+    qwen_scope,
     torch_published,
     gemma_scope_2,
     gemma_scope,
@@ -72,10 +85,38 @@ def detect(path: Path) -> Format:
     for one in FORMATS.values():
         if one.recognises(path):
             return one
+    if path.is_dir() and (found := _by_layer(path)) is not None:
+        return found
     raise InputError(
         f"{path} holds no dictionary that is understood: no config.yaml (circuit-tracer's format), and none of "
         f"the files of the other formats ({', '.join(name for name in FORMATS if name != circuit_tracer.NAME)})"
     )
+
+
+def _by_layer(path: Path) -> Format | None:
+    """The format of a folder whose folders each hold one layer in the same format, or None."""
+    inner = sorted(place for place in path.iterdir() if place.is_dir())
+    formats = [next((one for one in FORMATS.values() if one.recognises(place)), None) for place in inner]
+    first = formats[0] if formats else None
+    if first is None or any(one is not first for one in formats):
+        return None
+
+    def read(folder: Path, dtype: Any) -> tuple[DictionaryConfig, dict[str, Any]]:
+        parts = [first.read(place, dtype) for place in inner]
+        if any(config.kind != "plt" or len(config.layers) != 1 for config, _ in parts):
+            raise InputError(f"{folder}: its folders hold more than one layer each; load them one by one")
+        return single.stack(parts, folder)
+
+    return Format(first.name, first.recognises, read)
+
+
+def split(name: str, config: DictionaryConfig) -> DictionaryConfig | None:
+    """What one layer of a dictionary of several is, where a format takes them only one by one; else None."""
+    found = FORMATS.get(name)
+    if config.kind != "plt" or config.n_layers == 1 or found is None or found.refuses is None:
+        return None
+    one = dataclasses.replace(config, n_layers=1, layers=(single.layer_of(config),))
+    return one if found.refuses(config) is not None and found.refuses(one) is None else None
 
 
 def writable(name: str | None, config: DictionaryConfig) -> Format:

@@ -4,7 +4,8 @@ Differences of convention, all of them resolved so that activations and outputs 
 encoders lie there as [D, N]; top-k with ``rescale_acts_by_decoder_norm`` ranks and gives activations times decoder
 length, which is folded into the encoder here; a JumpReLU there is rectified too, so a negative threshold is zero here;
 checkpoints of batch top-k become a JumpReLU with one threshold for all; ``scaling_factor`` multiplies decoders;
-``normalize_activations: expected_average_only_in`` needs the factor in ``activation_scaler.json``.
+``normalize_activations: expected_average_only_in`` needs the factor in ``activation_scaler.json``; ``layer_norm`` and
+``constant_norm_rescale`` are kept (`DictionaryConfig.normalise_rows`), of autoencoders.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ TRANSCODERS = {
     "transcoder": "relu", "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu",
 }  # fmt: skip
+ROWS = {"layer_norm": "layer_norm", "constant_norm_rescale": "length"}
+"""What is done to each row there, and its name here."""
 FIELDS = (
     "architecture", "d_in", "d_sae", "d_out", "k", "rescale_acts_by_decoder_norm", "dtype", "device",
     "apply_b_dec_to_input", "normalize_activations", "reshape_activations", "metadata",
@@ -82,6 +85,7 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     metadata = config.inner("metadata")
     return single.build(
         _scaled(arrays, config, path), known[architecture], sites, layer, k=k, centre=centre,
+        normalise_rows=ROWS.get(config.get("normalize_activations", str, "none"), "none"),
         model_name=metadata.get("model_name", str, ""), scan=metadata.get("neuronpedia_id", str, ""),
     )  # fmt: skip
 
@@ -178,12 +182,12 @@ def _arrays(
 def _scaled(arrays: single.Arrays, config: Fields, path: Path) -> single.Arrays:
     """With the normalisation of what is read folded in."""
     how = config.get("normalize_activations", str, "none")
-    if how == "none":
+    if how in ("none", *ROWS):
         return arrays
     if how != "expected_average_only_in":
         raise InputError(
-            f"{config.where}: normalize_activations is {how!r}, which no weights can hold; expected none or "
-            "expected_average_only_in"
+            f"{config.where}: normalize_activations is {how!r}, which no weights can hold; expected none, "
+            f"expected_average_only_in, {' or '.join(ROWS)}"
         )
     if not (path / SCALER).is_file():
         raise InputError(
@@ -225,6 +229,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     arrays = single.layer_arrays(params)
     if config.ranked:
         arrays = single.fold_norms(arrays)
+    single.check_rectified(arrays, NAME)
     arrays = tensors.host(arrays, dtype)
     layer, transcoder = single.layer_of(config), _is_transcoder(config)
     architecture = {"relu": "standard"}.get(config.activation, config.activation)
@@ -235,10 +240,11 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     if config.activation == "gated":
         arrays["b_gate"] = arrays.pop("b_enc")
     tensors.write(folder / TENSORS, arrays)
-    name = np.dtype(dtype).name
+    name, rows = np.dtype(dtype).name, {ours: theirs for theirs, ours in ROWS.items()}
     values: dict[str, Any] = {
         "architecture": architecture, "d_in": config.d_model, "d_sae": config.n_features, "dtype": name,
-        "device": "cpu", "apply_b_dec_to_input": config.centre, "normalize_activations": "none",
+        "device": "cpu", "apply_b_dec_to_input": config.centre,
+        "normalize_activations": rows.get(config.normalise_rows, "none"),
         "reshape_activations": "none",
     }  # fmt: skip
     if config.activation == "topk":

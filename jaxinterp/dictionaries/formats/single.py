@@ -26,6 +26,7 @@ def build(
     centre: bool = False,
     model_name: str = "",
     scan: str = "",
+    normalise_rows: str = "none",
 ) -> tuple[DictionaryConfig, dict[str, Any]]:
     """Config and parameters of a dictionary of the one layer ``layer``."""
     if centre and "W_skip" in arrays:
@@ -34,14 +35,38 @@ def build(
     config = DictionaryConfig(
         "plt", 1, n, d, activation=activation, skip="W_skip" in arrays, read_site=sites[0], write_site=sites[1],
         model_name=model_name, scan=scan, k=k, ranked=ranked, centre=centre, d_write=None if out == d else out,
-        layers=(layer,),
+        layers=(layer,), normalise_rows=normalise_rows,
     )  # fmt: skip
     return config, {name: value[None] for name, value in arrays.items()}
 
 
 def uncentre(arrays: Arrays) -> Arrays:
     """The same function of an input from which the decoder bias is not taken off."""
-    return {**arrays, "b_enc": arrays["b_enc"] - arrays["W_enc"] @ arrays["b_dec"]}
+    changed = {**arrays, "b_enc": arrays["b_enc"] - arrays["W_enc"] @ arrays["b_dec"]}
+    if "r_mag" in arrays:
+        changed["b_mag"] = arrays["b_mag"] - np.exp(arrays["r_mag"]) * (arrays["W_enc"] @ arrays["b_dec"])
+    return changed
+
+
+def centre(arrays: Arrays) -> Arrays:
+    """The same function of an input from which the decoder bias is taken off: the inverse of `uncentre`."""
+    shift = arrays["W_enc"] @ arrays["b_dec"]
+    changed = {**arrays, "b_enc": arrays["b_enc"] + shift}
+    if "r_mag" in arrays:  # a gated feature's size is of the pre-activation without b_enc
+        changed["b_mag"] = arrays["b_mag"] + np.exp(arrays["r_mag"]) * shift
+    return changed
+
+
+def check_rectified(arrays: dict[str, Any], name: str) -> None:
+    """Refuse thresholds below zero, for formats whose activations are rectified as well."""
+    if "threshold" in arrays and not (np.asarray(arrays["threshold"]) >= 0).all():
+        raise InputError(f"a threshold is below zero, which the format {name} (h > 0 too) cannot say")
+
+
+def refuses_rows(config: DictionaryConfig) -> str | None:
+    """Why a format without normalised rows cannot say what a dictionary is, or None."""
+    rows = config.normalise_rows
+    return None if rows == "none" else f"it has nothing for normalise_rows = {rows}"
 
 
 def rectified(threshold: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def refuses(config: DictionaryConfig) -> str | None:
         return f"it has nothing for d_write = {config.d_write}"
     if _hookpoint(config) is None:
         return f"it has no hookpoint that reads {config.read_site} and writes {config.write_site}"
-    return None
+    return single.refuses_rows(config)
 
 
 def _hookpoint(config: DictionaryConfig) -> str | None:

@@ -206,6 +206,15 @@ def reading(path: Path) -> Iterator[Reader]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def peek(path: Path) -> tuple[str, ...]:
+    """The names of the arrays in a safetensors file; none where it is missing or damaged."""
+    try:
+        with reading(path) as file:
+            return tuple(file.names)
+    except InputError:
+        return ()
+
+
 def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """Write a safetensors file, whole or not at all; the same arrays give the same bytes."""
     from safetensors.numpy import save_file

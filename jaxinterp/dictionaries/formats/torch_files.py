@@ -2,6 +2,7 @@
 
 A file holds a pickle that builds tensors from raw buffers beside it. It is read by an unpickler that knows the few
 names that tensors need and refuses every other, so that nothing but arrays, numbers, text and dicts can come of it.
+What is written is the least of it: ``torch.load(..., weights_only=True)`` reads it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxinterp.core.errors import InputError
+from jaxinterp.core.files import atomic
 
 _PICKLE_LIMIT = 1 << 24
 _STORAGES = {
@@ -54,13 +56,72 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
+def peek(path: Path) -> tuple[str, ...]:
+    """The names that something is stored under, without reading it; none where it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = _Unpickler(path, archive, values=False).load()
+    except Exception:  # whatever is wrong, `read` says it
+        return ()
+    return tuple(name for name in found if isinstance(name, str)) if isinstance(found, dict) else ()
+
+
+def write(path: Path, values: dict[str, Any]) -> None:
+    """Write arrays, numbers, text and dicts of them under their names, whole or not at all.
+
+    The same values give the same bytes.
+
+    Raises:
+      InputError: the place is not writable.
+    """
+    buffers: list[np.ndarray] = []
+    data = b"\x80\x02" + _pickled(values, buffers) + b"."
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        entries = [("data.pkl", data), ("byteorder", b"little")]
+        for name, content in (
+            *entries,
+            *((f"data/{i}", b.tobytes()) for i, b in enumerate(buffers)),
+            ("version", b"3\n"),
+        ):
+            # A fixed date: the same dictionary gives the same file.
+            archive.writestr(zipfile.ZipInfo(f"{path.stem}/{name}", (1980, 1, 1, 0, 0, 0)), content)
+
+
+def _pickled(value: Any, buffers: list[np.ndarray]) -> bytes:
+    """The opcodes that build a value; arrays are put into ``buffers`` and referred to by their number."""
+    if isinstance(value, dict):
+        items = b"".join(_pickled(key, buffers) + _pickled(entry, buffers) for key, entry in value.items())
+        return b"}(" + items + b"u"
+    if isinstance(value, tuple):
+        return b"(" + b"".join(_pickled(entry, buffers) for entry in value) + b"t"
+    if isinstance(value, str):
+        text = value.encode()
+        return b"X" + len(text).to_bytes(4, "little") + text
+    if not isinstance(value, np.ndarray):
+        return pickle.dumps(value, 2)[2:-1]  # a number: its opcodes alone
+    array = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    storage = next(name for name, kind in _STORAGES.items() if kind == array.dtype.name)
+    steps = tuple(step // array.itemsize for step in array.strides)
+    place = b"(" + _pickled("storage", buffers) + f"ctorch\n{storage}\n".encode()
+    place += (
+        _pickled(str(len(buffers)), buffers)
+        + _pickled("cpu", buffers)
+        + _pickled(array.size, buffers)
+        + b"tQ"
+    )
+    buffers.append(array)
+    rest = b"".join(_pickled(entry, buffers) for entry in (0, array.shape, steps, False))
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + place + rest + b"ccollections\nOrderedDict\n)RtR"
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip("'\"")
     return text.splitlines()[0] if text else type(error).__name__
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, values: bool = True) -> None:
+        self._values = values
         pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].file_size > _PICKLE_LIMIT:
             raise InputError(
@@ -99,6 +160,8 @@ class _Unpickler(pickle.Unpickler):
         import ml_dtypes  # noqa: F401 (bfloat16)
 
         kind, entry, count = storage
+        if not self._values:
+            return np.empty(0)
         numbers = (offset, *size, *stride)
         if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):
             raise InputError(f"{self._path}: a tensor of shape {size} and strides {stride} makes no sense")
