@@ -153,5 +153,10 @@ def fits(dictionary: Any, model_config: Any) -> None:
             raise InputError(
                 f"{name} does not stand for MLPs: it {what} {site}, expected one of {', '.join(allowed)}"
             )
+    if kind_of(config).maps:
+        raise InputError(
+            f"{name} does not stand for MLPs in a graph: features of a {config.kind} are linear maps and write no one "
+            "direction"
+        )
     if config.layers or config.d_out != config.d_model or kind_of(config).groups(config) != config.n_layers:
         raise InputError(f"{name} does not stand for MLPs: it has no features of its own for every layer")
