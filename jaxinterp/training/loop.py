@@ -21,7 +21,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.progress import Progress
 from jaxinterp.parallel import hosts
 from jaxinterp.training import checkpoint
-from jaxinterp.training.metrics import Metrics
+from jaxinterp.training.metrics import Metrics, open_metrics
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -72,12 +72,16 @@ class LoopConfig:
       evaluate_every: the task's own evaluation.
       checkpoint_every: a checkpoint.
       keep: how many checkpoints stay.
+      tensorboard: metrics as event files, too, in ``tensorboard`` of the run's folder (extra ``tensorboard``).
+      wandb: a project at Weights & Biases that metrics are sent to, too (extra ``wandb``); empty for none.
     """
 
     log_every: int = 50
     evaluate_every: int = 0
     checkpoint_every: int = 500
     keep: int = 2
+    tensorboard: bool = False
+    wandb: str = ""
 
     def __post_init__(self) -> None:
         if self.log_every < 1 or self.evaluate_every < 0 or self.checkpoint_every < 0 or self.keep < 1:
@@ -125,19 +129,22 @@ def run(
     """
     loop, out = loop or LoopConfig(), Path(out)
     manager = checkpoint.open_folder(out / "checkpoints", loop.keep)
+    metrics: Metrics = Silent(out / "metrics.jsonl")
     try:
-        return _run(task, steps, out, seed, loop, resume, mesh, quiet, label, manager)
+        if hosts.lead():
+            metrics = open_metrics(out, tensorboard=loop.tensorboard, wandb=loop.wandb)
+        return _run(task, steps, out, seed, loop, resume, mesh, quiet, label, manager, metrics)
     finally:
+        metrics.close()
         manager.close()
 
 
 def _run(
     task: Task, steps: int, out: Path, seed: int, loop: LoopConfig, resume: bool, mesh: Mesh | None,
-    quiet: bool, label: str, manager: Any,
+    quiet: bool, label: str, manager: Any, metrics: Metrics,
 ) -> Tree:  # fmt: skip
     from jaxinterp.training.prepare import Clock, prepare
 
-    metrics = Metrics(out / "metrics.jsonl") if hosts.lead() else Silent(out / "metrics.jsonl")
     progress = Progress(label, steps, unit="steps", quiet=quiet or not hosts.lead())
     clock = Clock()
     start = checkpoint.latest(manager)

@@ -1,8 +1,8 @@
 """Metrics in other programs' forms, beside the JSON lines: TensorBoard's event files and Weights & Biases.
 
 The JSON lines are the record; a writer is a copy of it. When a run is resumed, lines after its checkpoint are dropped
-and written again by the run, so every writer starts again from the lines that are kept: event files are written anew, and
-what Weights & Biases holds already is not sent twice.
+and written again by the run, so every writer starts again from the lines that are kept: event files are written anew,
+and what Weights & Biases holds already is not sent twice.
 """
 
 from __future__ import annotations

@@ -207,3 +207,27 @@ def test_a_service_that_refuses_is_one_line(
     (tmp_path / "wandb.json").write_text("[]")
     with pytest.raises(InputError, match=r"wandb\.json is not the record of a run"):
         run(open_metrics(tmp_path, wandb="p"), 0, 1)
+
+
+def test_a_training_run_writes_them(tmp_path: Path) -> None:
+    """Stopped and gone on with, and finished again: each point once, the figures at the end too."""
+    pytest.importorskip("tensorboardX")
+    import jax.numpy as jnp
+
+    from jaxinterp.training.loop import LoopConfig, Task
+    from jaxinterp.training.loop import run as train
+
+    task = Task(
+        init=lambda key: {"w": jnp.zeros(())},
+        batch=lambda step: jnp.asarray(float(step)),
+        step=lambda state, batch: ({"w": state["w"] + batch}, {"loss": state["w"]}),
+        evaluate=lambda state: {"fve": 0.5},
+        finish=lambda state, out: {"fve": 0.75},
+    )
+    loop = LoopConfig(log_every=1, evaluate_every=2, checkpoint_every=2, tensorboard=True)
+    train(task, steps=3, out=tmp_path, seed=0, loop=loop, quiet=True)
+    train(task, steps=5, out=tmp_path, seed=0, loop=loop, quiet=True)
+    found = [(tag, step) for tag, step, _ in points(tmp_path / "tensorboard") if tag != "cpu_seconds"]
+    expected = [("loss", step) for step in range(1, 6)] + [("evaluation/fve", 2), ("evaluation/fve", 4)]
+    assert sorted(t for t in found if not t[0].startswith("final")) == sorted(expected)
+    assert [t for t in found if t[0] == "final/fve"] == [("final/fve", 5)]
