@@ -12,6 +12,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "path", help="file or folder, 'pocket', 'pocket-plt', or a public model's name (llama-3.1-8b)"
     )
+    sub.add_argument(
+        "--digest", action="store_true", help="of a large dictionary too, for which every value is read"
+    )
     sub.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -19,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Find out and print."""
     from jaxinterp.cli import shared
 
-    facts = describe(options.path)
+    facts = describe(options.path, options.digest)
     if options.json:
         shared.print_json(facts)
         return 0
@@ -30,17 +33,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(path: str) -> Any:
+def describe(path: str, digest: bool = False) -> Any:
     """The facts about a path as JSON values; for "pocket" a list, its model and its dictionary."""
     if path == "pocket":
         return [_model(path), _dictionary("pocket-clt"), _dictionary("pocket-plt")]
     if path in ("pocket-clt", "pocket-plt"):
         return _dictionary(path)
     place = Path(path)
-    if place.is_dir():
-        from jaxinterp.dictionaries.formats import circuit_tracer
-
-        return _dictionary(path) if circuit_tracer.recognises(place) else _model(path)
+    if place.exists() and _is_dictionary(place):
+        return _dictionary(path, digest or None)
     if place.suffix.lower() in (".json", ".jigraph"):
         return _graph(path)
     return _model(path)
@@ -66,17 +67,21 @@ def _model(path: str) -> dict[str, Any]:
     return {**facts, **cost.summary(config), **fields}
 
 
-def _dictionary(path: str) -> dict[str, Any]:
-    from jaxinterp.dictionaries import load_dictionary
+def _dictionary(path: str, digest: bool | None = None) -> dict[str, Any]:
+    from jaxinterp.dictionaries.convert import describe as describe_dictionary
 
-    dictionary = load_dictionary(path)
-    facts = dictionary.config.to_dict()
-    return {
-        "kind": f"dictionary ({facts.pop('kind')})",
-        "name": dictionary.name,
-        **facts,
-        "digest": dictionary.digest(),
-    }
+    return describe_dictionary(path, digest)
+
+
+def _is_dictionary(place: Path) -> bool:
+    from jaxinterp.core.errors import InputError
+    from jaxinterp.dictionaries.formats import registry
+
+    try:
+        registry.detect(place)
+    except InputError:
+        return False
+    return True
 
 
 def _graph(path: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jaxinterp.core.files import read_bytes, write_text
 from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.formats import tensors
 from jaxinterp.dictionaries.formats.mapped import Count, Opened, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "circuit-tracer"
@@ -275,6 +276,9 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         "scan": config.scan,
     }
     if config.activation == "topk":
+        note(
+            "that program's top-k keeps the k largest even where they are negative, ours where they are positive"
+        )
         header |= {"activation": "topk", "k": config.k}
     write_text(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
 

@@ -19,6 +19,7 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import tensors
 from jaxinterp.dictionaries.formats.fields import read_fields
 from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "clt-forge"
@@ -61,6 +62,8 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
     file.finish()
     if not (read_by > 0).all() or not (write_by > 0).all():
         raise InputError(f"{path / TENSORS}: a scaling factor is not positive")
+    if (read_by != 1).any() or (write_by != 1).any():
+        note("estimated_norm_scaling_factor is folded in; activations are those of the scaled input")
     b_dec = np.zeros((layers, out), kind)
     for (_, target), bias in zip(places, biases, strict=True):
         b_dec[target] += bias / write_by[target]
@@ -104,6 +107,9 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     if not (stored["threshold"] > 0).all():
         raise InputError(f"a threshold is not positive, which the format {NAME} (log_threshold) cannot say")
     kind = stored["b_enc"].dtype
+    note("thresholds are stored as logarithms, which changes their last digits")
+    if config.tied:
+        note("decoders that are the same for several layers are written once for each")
     pairs = [(s, t) for s in range(config.n_layers) for t in range(s, config.n_layers)]
     decoder = [stored["W_dec"][s] if config.tied else stored["W_dec"][t][s] for s, t in pairs]
     nothing = np.zeros(config.d_out, kind)
@@ -114,6 +120,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         OUT: np.ones(config.n_layers, kind),
     }  # fmt: skip
     tensors.write(folder / TENSORS, values)
+    note("the format names no sites: they are those of its own export, as here")
     fields = {
         "model_name": config.model_name, "n_layers": config.n_layers, "d_in": config.d_model,
         "d_latent": config.n_features,

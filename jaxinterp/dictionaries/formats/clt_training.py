@@ -20,6 +20,7 @@ from jaxinterp.dictionaries.config import CHOOSING, DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
 from jaxinterp.dictionaries.formats.mapped import Count, Opened, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, stack, whole
 from jaxinterp.dictionaries.formats.sparsify import CONFIG, RUN, TENSORS
 
@@ -130,6 +131,7 @@ def _layer(place: Path, counter: Count) -> Layer:
     width = float(file.sizes("encoder.weight", ("features", "width"))[1]) ** 0.5
     scales = [1.0, 1.0]
     if config.get("normalize_io", bool, False):
+        note("in_norm and out_norm are folded in; activations are those of the scaled input")
         scales = [width / file.scalar(name) if file.scalar(name) else 0.0 for name in ("in_norm", "out_norm")]
         if not all(0 < scale < float("inf") for scale in scales):
             raise InputError(f"{file.path}: in_norm and out_norm must be positive")
@@ -226,6 +228,7 @@ def _scales(one: Layer, offset: int, n: int, kind: np.dtype) -> np.ndarray | Non
     """``[N, 1]``, what activations are multiplied by before they are written ``offset`` layers on."""
     for name in (f"post_enc_scales.{offset}", "post_enc_scale"):
         if one.config.get("post_encoder_scale", bool, False) and name in one.file.names:
+            note("post_enc_scale is folded into the decoders: activations are those before it")
             return one.file.take(name, (n,), kind)[:, None]
     return None
 

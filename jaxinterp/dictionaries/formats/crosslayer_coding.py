@@ -19,6 +19,7 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, tensors, torch_files
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
 from jaxinterp.dictionaries.formats.mapped import Count, Opened, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "crosslayer-coding"
@@ -107,6 +108,7 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
         }
         if activation == "jumprelu":
             log = file.take_rows(THRESHOLD, (layers, n), np.array([index]), kind)[0]
+            note("a feature is active from its threshold on there: ours is the next smaller number")
             row["threshold"] = np.nextafter(np.exp(log), kind.type(-np.inf))
         if config.skip:
             row["W_skip"] = file.take(names.skip(index), (d, d), kind)
@@ -224,6 +226,9 @@ def _vector(fields: Fields, name: str, d: int) -> np.ndarray:
 
 def _shifted(row: dict[str, np.ndarray], encoder: Piece, norms: dict[str, Any]) -> dict[str, np.ndarray]:
     """With mean and deviation of what is read and written folded in; the encoder's rows have the former's already."""
+    note(
+        "mean and deviation of what is read and written are folded in; activations are those of the normalised input"
+    )
     (mean_in, std_in), (mean_out, std_out) = norms["inputs"], norms["targets"]
     kind, row = row["b_enc"].dtype, dict(row)
     row["b_enc"] = (row["b_enc"] - encoder.rows(slice(None)) @ mean_in).astype(kind)
@@ -289,6 +294,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
             raise InputError(
                 f"a threshold is not positive, which the format {NAME} (log_threshold) cannot say"
             )
+        note("thresholds are stored as logarithms, which changes their last digits")
         values[THRESHOLD] = np.log(threshold)
     tensors.write(folder / WRITTEN, values)
     write_json(folder / CONFIG, fields)

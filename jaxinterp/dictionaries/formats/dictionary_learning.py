@@ -16,6 +16,7 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import single, tensors, torch_files
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats.notes import note
 
 NAME = "dictionary-learning"
 CONFIG = "config.json"
@@ -93,6 +94,7 @@ def _arrays(file: tensors.Reader, name: str, n: int, d: int, dtype: np.dtype) ->
     if name == "JumpReluAutoEncoder":
         arrays["threshold"] = single.rectified(file.take("threshold", (n,), dtype))
     elif CLASSES[name] == "jumprelu":
+        note("batch top-k becomes JumpReLU with its one threshold")
         arrays["threshold"] = np.full(n, max(file.scalar("threshold"), 0.0), dtype)
     return arrays
 
@@ -158,6 +160,9 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     if name == "BatchTopKSAE":
         assert threshold is not None
         values |= {"k": np.array(1, np.int32), "threshold": np.array(threshold[0], np.float32)}
+        note(
+            "one threshold for all features is written as batch top-k with it; k is not known and written as 1"
+        )
         k = 1  # it is not known and of training only: with a threshold it does not count
     if name == "AutoEncoderTopK":
         values |= {"k": np.array(k, np.int32), "threshold": np.array(-1.0, np.float32)}

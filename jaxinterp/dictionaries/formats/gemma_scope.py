@@ -21,6 +21,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import single, tensors
+from jaxinterp.dictionaries.formats.notes import note
 
 NAME = "gemma-scope"
 FILE = "params.npz"
@@ -81,6 +82,7 @@ def _one(file: Path, place: tuple[str, tuple[str, str], int, bool], dtype: np.dt
     with reading(file) as found:
         arrays = take(found.renamed(_NAMES), dtype)
     if embeddings:
+        note("embeddings: the encoder is divided and the decoder multiplied by sqrt(D)")
         root = float(arrays["W_enc"].shape[1]) ** 0.5
         arrays |= {
             "W_enc": (arrays["W_enc"] / root).astype(dtype),
@@ -117,12 +119,29 @@ def reading(path: Path) -> Iterator[tensors.Reader]:
         with np.load(path, allow_pickle=False) as found:
             if not isinstance(found, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is not a whole npz file: it holds a single array")
-            yield tensors.Reader(path, tensors.Arrays(found))
+            yield tensors.Reader(path, tensors.Arrays(_shapes(path) if tensors.shapes_only() else found))
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a whole npz file: {line}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _shapes(path: Path) -> dict[str, np.ndarray]:
+    """What stands for the arrays of an npz file, from their headers."""
+    found: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as stream:
+                version = np.lib.format.read_magic(stream)
+                header = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = header(stream)
+            found[name.removesuffix(".npy")] = tensors.placeholder(shape, dtype)
+    return found
 
 
 def refuses(config: DictionaryConfig) -> str | None:

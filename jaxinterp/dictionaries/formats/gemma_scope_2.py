@@ -19,6 +19,7 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
 from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "gemma-scope-2"
@@ -185,6 +186,8 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     """
     single.check_rectified(params, NAME)
     stored = tensors.host(params, dtype)
+    if config.tied:
+        note("decoders that are the same for several layers are written once for each")
     for layer in range(config.n_layers):
         row = {name: stored[name][layer] for name in ("b_enc", "b_dec", "threshold")}
         row["w_enc"] = stored["W_enc"][layer].T

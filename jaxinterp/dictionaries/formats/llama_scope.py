@@ -19,6 +19,7 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats.notes import note
 
 NAME = "llama-scope"
 CONFIG, TENSORS = "hyperparams.json", "checkpoints/final.safetensors"
@@ -98,6 +99,7 @@ def _arrays(
     elif activation in ("jumprelu", "topk") and (activation == "jumprelu" or one > 0):
         # With a threshold, the program turns top-k into JumpReLU for inference.
         activation, arrays["threshold"] = "jumprelu", np.full(n, max(one, 0.0) * write_by, dtype)
+        note(f"the one threshold {one:.6g} is multiplied by the scale {write_by:.6g} of what is written")
     elif activation == "topk":
         k = config.size("top_k")
     elif activation != "relu":
@@ -108,7 +110,13 @@ def _arrays(
             raise InputError(
                 f"{file.path}: decoder.weight has a column of length zero, its threshold is unknown"
             )
+        note("thresholds are divided by decoder lengths")
         arrays["threshold"] = (arrays["threshold"] / length).astype(dtype)
+    if (read_by, write_by) != (1.0, 1.0):
+        note(
+            f"the scales {read_by:.6g} of what is read and {write_by:.6g} of what is written are folded in; "
+            "activations are those of the scaled input"
+        )
     arrays["W_enc"] = (arrays["W_enc"] * read_by).astype(dtype)
     arrays |= {name: (arrays[name] / write_by).astype(dtype) for name in ("W_dec", "b_dec")}
     return arrays, activation, k, ranked and bool(k)
@@ -176,6 +184,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         assert threshold is not None
         if not (threshold > 0).all():
             raise InputError(f"a threshold is not positive, which the format {NAME} ({LOG}) cannot say")
+        note("thresholds are stored as logarithms, which changes their last digits")
         values[LOG] = np.log(threshold)
     place = folder / (DISTILL_TENSORS if distill else TENSORS)
     place.parent.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
 from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
+from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "llamascopium"
@@ -148,6 +149,7 @@ def _scale(file: tensors.Reader, hook: str, d: int, norm: str) -> float:
     average = file.scalar(AVERAGE + hook)
     if average <= 0:
         raise InputError(f"{file.path}: {AVERAGE}{hook} is {average}, expected a positive number")
+    note("the data's average lengths are folded in; activations are those of the scaled input")
     return float(np.sqrt(d) / average)
 
 
@@ -176,6 +178,7 @@ def _sae(
             length = single.norms(arrays)
             if not (length > 0).all():
                 raise InputError(f"{file.path}: W_D has a row of length zero, its threshold is unknown")
+            note("thresholds are divided by decoder lengths")
             threshold = (threshold / length).astype(dtype)
         arrays["threshold"] = threshold
     arrays["W_enc"] = (arrays["W_enc"] * reads[0]).astype(dtype)
@@ -241,7 +244,10 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
             raise InputError(
                 f"a threshold is not positive, which the format {NAME} (log_threshold) cannot say"
             )
+        note("thresholds are stored as logarithms, which changes their last digits")
         values[THRESHOLD] = np.log(stored["threshold"])[one]
+    if config.tied or config.shared:
+        note("decoders that are the same for several layers are written once for each")
     if clt:
         decoders = [stored["W_dec"][: t + 1] if config.tied else stored["W_dec"][t] for t in range(count)]
         values |= {f"W_D.{t}": decoder for t, decoder in enumerate(decoders)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -20,12 +21,15 @@ from jaxinterp.dictionaries.formats import (
     gemma_scope_2,
     llama_scope,
     llamascopium,
+    llamascopium_lorsa,
+    llamascopium_molt,
     native,
     openai,
     qwen_scope,
     saelens,
     single,
     sparsify,
+    tensors,
     torch_published,
 )
 from jaxinterp.dictionaries.formats.pieces import Pieces
@@ -63,6 +67,8 @@ _MODULES = (
     crosslayer_coding,
     saelens,
     llama_scope,
+    llamascopium_lorsa,
+    llamascopium_molt,
     llamascopium,
     clt_training,
     sparsify,
@@ -117,6 +123,21 @@ def split(name: str, config: DictionaryConfig) -> DictionaryConfig | None:
         return None
     one = dataclasses.replace(config, n_layers=1, layers=(single.layer_of(config),))
     return one if found.refuses(config) is not None and found.refuses(one) is None else None
+
+
+def describe(path: Path, format: str | None = None) -> tuple[Format, DictionaryConfig]:
+    """The format and the config of a file or folder, from headers and small arrays.
+
+    Raises:
+      InputError: none fits, or what is there is not understood.
+    """
+    found = detect(path) if format is None else FORMATS[format]
+    if found.pieces is not None:
+        # A format in pieces may hold one layer whole; then, and for messages, the reader itself is asked.
+        with suppress(InputError):
+            return found, found.pieces(path, "float32").config
+    with tensors.only_shapes():
+        return found, found.read(path, "float32")[0]
 
 
 def writable(name: str | None, config: DictionaryConfig) -> Format:

@@ -20,6 +20,7 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats.notes import note
 
 NAME = "saelens"
 CONFIG, TENSORS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -79,6 +80,7 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     if architecture in ("topk", "batchtopk", "matryoshka_batchtopk") and ranked:
         arrays = single.fold_norms(arrays)
     if threshold is not None:
+        note(f"batch top-k becomes JumpReLU with the one threshold {threshold:.6g}")
         arrays["threshold"] = np.full_like(arrays["b_enc"], threshold)
     if "threshold" in arrays:
         arrays["threshold"] = single.rectified(arrays["threshold"])
@@ -174,6 +176,7 @@ def _arrays(
             arrays["W_skip"] = file.take("W_skip", (out, d), dtype)
         for name in ("scaling_factor", "finetuning_scaling_factor"):
             if name in file.names:
+                note(f"{name} is folded into the decoder")
                 arrays["W_dec"] = arrays["W_dec"] * file.take(name, (n,), dtype)[:, None]
         file.finish(("W_skip", "threshold", "scaling_factor"))
     return arrays, threshold

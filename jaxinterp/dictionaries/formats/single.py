@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.dictionaries.config import DictionaryConfig
+from jaxinterp.dictionaries.formats.notes import note
+from jaxinterp.dictionaries.formats.tensors import shapes_only
 
 Arrays = dict[str, np.ndarray]
 """One layer in our orientation: W_enc [N, D], W_dec [N, D'], b_enc [N], b_dec [D'] and what the activation needs."""
@@ -42,6 +44,7 @@ def build(
 
 def uncentre(arrays: Arrays) -> Arrays:
     """The same function of an input from which the decoder bias is not taken off."""
+    note("the encoder bias takes what the decoder bias takes off the input")
     changed = {**arrays, "b_enc": arrays["b_enc"] - arrays["W_enc"] @ arrays["b_dec"]}
     if "r_mag" in arrays:
         changed["b_mag"] = arrays["b_mag"] - np.exp(arrays["r_mag"]) * (arrays["W_enc"] @ arrays["b_dec"])
@@ -50,6 +53,7 @@ def uncentre(arrays: Arrays) -> Arrays:
 
 def centre(arrays: Arrays) -> Arrays:
     """The same function of an input from which the decoder bias is taken off: the inverse of `uncentre`."""
+    note("the decoder bias is taken off the input there: the encoder bias takes the difference")
     shift = arrays["W_enc"] @ arrays["b_dec"]
     changed = {**arrays, "b_enc": arrays["b_enc"] + shift}
     if "r_mag" in arrays:  # a gated feature's size is of the pre-activation without b_enc
@@ -71,6 +75,8 @@ def refuses_rows(config: DictionaryConfig) -> str | None:
 
 def rectified(threshold: np.ndarray) -> np.ndarray:
     """The thresholds of ``h > threshold`` for those of ``relu(h)`` where ``h > threshold``."""
+    if (threshold < 0).any():
+        note("thresholds below zero become zero, which is the same where activations are rectified")
     return np.maximum(threshold, np.zeros_like(threshold))
 
 
@@ -84,6 +90,7 @@ def fold_norms(arrays: Arrays) -> Arrays:
 
     A feature without a decoder becomes one that never fires: ranked by activation times length it would not.
     """
+    note("decoder lengths are folded into the encoder: activations are multiplied by them")
     length = norms(arrays)
     safe = np.where(length > 0, length, 1.0)
     dtype = arrays["W_dec"].dtype
@@ -97,6 +104,9 @@ def fold_norms(arrays: Arrays) -> Arrays:
 
 def scale_input(arrays: Arrays, factor: float) -> Arrays:
     """The dictionary ``x -> old(x * factor) / factor`` of the same activations."""
+    note(
+        f"the scale {factor:.6g} of what is read and written is folded in; activations are those of the scaled input"
+    )
     scaled = {
         "W_enc": arrays["W_enc"] * factor,
         "W_dec": arrays["W_dec"] / factor,
@@ -129,6 +139,8 @@ def stack(
             f"{where}: several dictionaries of one layer (layers {layers}); load them one by one"
         )
     config = dataclasses.replace(first, n_layers=len(parts), layers=layers)
+    if shapes_only():
+        return config, {}
     return config, {name: np.concatenate([params[name] for _, params in parts]) for name in parts[0][1]}
 
 

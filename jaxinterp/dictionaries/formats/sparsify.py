@@ -119,7 +119,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         if config.ranked:
             arrays = single.fold_norms(arrays)
         if not transcode and not config.centre:
-            arrays["b_enc"] = arrays["b_enc"] + arrays["W_enc"] @ arrays["b_dec"]
+            arrays = single.centre(arrays)
         stored = tensors.host(arrays, dtype)
         inner = folder / name.format(single.layer_of(config, index))
         inner.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ _NAMES = {
     "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "bool": "BOOL",
     **{f"{long}{bits}": f"{short}{bits}" for long, short in (("int", "I"), ("uint", "U")) for bits in (8, 16, 32, 64)},
 }  # fmt: skip
+_SHAPES: ContextVar[bool] = ContextVar("shapes", default=False)
 _ROW_GAP = 8
 """Rows this close are read in one piece."""
 
@@ -114,6 +116,8 @@ class Reader:
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """The array ``name`` as ``dtype``, after checking that it has ``shape``, a float type and finite values."""
         self._check(name, shape, tuple(FLOATS))
+        if shapes_only() and len(shape) > 1:
+            return placeholder(shape, dtype)
         return self._finite(name, self._backend.values(self._stored[name]).astype(dtype))
 
     def take_rows(self, name: str, shape: tuple[int, ...], rows: np.ndarray, dtype: Any) -> np.ndarray:
@@ -173,6 +177,26 @@ class Reader:
 
     def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
         return finite(f"{self.path}: {name}", values)
+
+
+@contextmanager
+def only_shapes() -> Iterator[None]:
+    """In the body arrays of several axes are not read: ones of their shape, which take no memory, stand for them."""
+    token = _SHAPES.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES.reset(token)
+
+
+def shapes_only() -> bool:
+    """Whether `only_shapes` is on."""
+    return _SHAPES.get()
+
+
+def placeholder(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Ones without memory."""
+    return np.broadcast_to(np.ones((), dtype), shape)
 
 
 def finite(what: str, values: np.ndarray) -> np.ndarray:
