@@ -67,18 +67,31 @@ class SyntheticFeatures:
         drawn = np.random.default_rng(self.seed).normal(size=(self.n, self.width))
         return jnp.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
 
-    def features(self, step: int | Array, rows: int) -> Array:
-        """Values of the true features on the rows of a step, ``[rows, n]``: a function of (seed, step) alone."""
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 1), step)
+    def drawn(self) -> tuple[Array, Array]:
+        """All that depends on the seed: the directions and a key."""
+        return self.directions(), jax.random.fold_in(jax.random.key(self.seed), 1)
+
+    def features(self, drawn: tuple[Array, Array], step: int | Array, rows: int) -> Array:
+        """Values of the true features on the rows of a step, ``[rows, n]``, from what was `drawn`."""
+        directions, key = drawn
         # Given that a uniform number is below the density, their quotient is uniform: one draw decides both.
-        share = jax.random.uniform(key, (rows, self.n), self.directions().dtype) / self.density
-        return jnp.where(
-            share < 1, VALUES[self.values](jnp.minimum(share, 1 - 2.0**-20)), jnp.zeros_like(share)
+        share = (
+            jax.random.uniform(jax.random.fold_in(key, step), (rows, self.n), directions.dtype) / self.density
         )
+        value = VALUES[self.values](jnp.minimum(share, 1 - 2.0**-20))
+        return jnp.where(share < 1, value, jnp.zeros_like(share))
+
+    def rows(self, drawn: tuple[Array, Array], step: int | Array, rows: int) -> Array:
+        """The rows of a step as a site of one layer, ``[1, rows, D]``, from what was `drawn`."""
+        return einsum("rn,nd->rd", self.features(drawn, step, rows), drawn[0])[None]
+
+    def target(self, x: Array) -> Array:
+        """What is to be written: the same."""
+        return x
 
     def batch(self, step: int | Array, rows: int) -> Array:
-        """The rows of a step as a site of one layer, ``[1, rows, D]``; works inside ``jax.jit``."""
-        return einsum("rn,nd->rd", self.features(step, rows), self.directions())[None]
+        """``[1, rows, D]``: a function of (seed, step) alone, also inside ``jax.jit``."""
+        return self.rows(self.drawn(), step, rows)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
 from jaxinterp.models.model import Model
 from jaxinterp.parallel import hosts
+from jaxinterp.training import jacobian
 from jaxinterp.training.dictionary_card import card
 from jaxinterp.training.dictionary_specs import (
     DictionaryRun,
@@ -124,6 +125,7 @@ def task(
     spread = mesh if run.reduce == "psum" else None  # else every process makes all rows, with the same bytes
     model = model or load_subject(run.model, spread)
     config = dictionary_config(run, model)
+    matched = jacobian.wanted(run.objective.jacobian, run.objective.jacobian_bandwidth, config, model)
     if stream is None:
         sites = tuple(dict.fromkeys((run.dictionary.read_site, run.dictionary.write_site)))
         stream = Sites(make_stream(run, model, sites, spread), 0, len(sites) - 1, config.layers)
@@ -176,7 +178,7 @@ def task(
     made = Task(
         init=start,
         batch=stream.batch,
-        step=partial(step, run, config),
+        step=partial(step, run, config, **matched),
         evaluate=evaluation,
         finish=finish,
         abstract=abstract,

@@ -14,7 +14,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import initialise, normalise
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, Kind, kind_of
 from jaxinterp.parallel import placement
-from jaxinterp.training import gradient, resample, sixteen, start
+from jaxinterp.training import gradient, jacobian, resample, sixteen, start
 from jaxinterp.training.dictionary_specs import DictionaryRun
 from jaxinterp.training.loop import PARTS
 from jaxinterp.training.objective import Found, objective
@@ -66,12 +66,14 @@ def _scales(run: DictionaryRun, config: DictionaryConfig, x: Array, y: Array) ->
 
 
 def step(
-    run: DictionaryRun, config: DictionaryConfig, state: Tree, batch: tuple[Array, Array], mesh: Mesh | None = None
+    run: DictionaryRun, config: DictionaryConfig, state: Tree, batch: tuple[Array, Array], mesh: Mesh | None = None,
+    target: jacobian.Target | None = None,
 ) -> tuple[Tree, dict[str, Any]]:  # fmt: skip
     """One optimiser step on raw sites ``(x, y)``, ``[L, R, D]`` each.
 
     Args:
       mesh: what it is traced for. With ``run.reduce`` "exact" the bytes of what it gives do not depend on it.
+      target: what y is of x, for Jacobian matching.
 
     Raises:
       InputError: rows or a mesh that cannot be divided as the run asks.
@@ -80,26 +82,30 @@ def step(
     if run.reduce == "exact":
         gradient.check_exact(mesh, rows, parts)
         measure: gradient.Measure = partial(gradient.in_order, "data", parts, keep)
-        return gradient.on_every_device(partial(_step, run, config, measure), state, batch, mesh)
+        return gradient.on_every_device(partial(_step, run, config, measure, target), state, batch, mesh)
     if rows % parts:
         raise InputError(f"accumulate is {parts}, which does not divide a batch of {rows} rows")
     with nullcontext() if mesh is None else placement.placed(mesh):
-        return _step(run, config, partial(gradient.in_parts, parts, keep), state, batch)
+        return _step(run, config, partial(gradient.in_parts, parts, keep), target, state, batch)
 
 
 def _step(
-    run: DictionaryRun, config: DictionaryConfig, measure: gradient.Measure, state: Tree, batch: tuple[Array, Array]
+    run: DictionaryRun, config: DictionaryConfig, measure: gradient.Measure, target: jacobian.Target | None,
+    state: Tree, batch: tuple[Array, Array],
 ) -> tuple[Tree, dict[str, Any]]:  # fmt: skip
     gate = make_gate(run.sparsity)
     progress = state["step"].astype(batch[0].dtype) / run.steps
     dead = resample.dead(run.resample, state["stats"], state["step"])
     read, write = (state["scales"][name][:, None, None] for name in ("read", "write"))
+    probe = jacobian.make_probe(
+        target, state["scales"], run.seed, state["step"], run.objective.jacobian_probes
+    )
 
     def value(params: Tree, x: Array, y: Array) -> tuple[Array, Found]:
         with sixteen.products(run.compute):
             return objective(
                 run.objective, gate, config, params, state["control"], x * read, y * write, dead=dead,
-                progress=progress,
+                progress=progress, probe=probe,
             )  # fmt: skip
 
     slope, found = measure(value, state["params"], *batch)

@@ -18,7 +18,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import losses
 from jaxinterp.dictionaries.base import Kind, kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
-from jaxinterp.training.jacobian import Change, mismatch
+from jaxinterp.training.jacobian import Change, blurred, mismatch
 from jaxinterp.training.sparsity.base import Gate, Pass
 
 
@@ -38,6 +38,8 @@ class ObjectiveConfig:
         ("residual").
       jacobian: weight of Jacobian matching (`training.jacobian`), divided as the reconstruction.
       jacobian_probes: random directions for it in a row.
+      jacobian_bandwidth: ε of the straight-through estimator by which it also reaches biases and thresholds, in units
+        of pre-activations; 0: which features are active is held fixed.
     """
 
     reconstruction: str = "width"
@@ -48,6 +50,7 @@ class ObjectiveConfig:
     auxiliary_unit: str = "same"
     jacobian: float = 0.0
     jacobian_probes: int = 1
+    jacobian_bandwidth: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -61,8 +64,10 @@ class ObjectiveConfig:
             raise InputError(f"objective: nesting is {self.nesting}, expected rising numbers of features")
         if self.auxiliary < 0 or self.auxiliary_k < 0:
             raise InputError("objective: auxiliary and auxiliary_k are at least 0")
-        if self.jacobian < 0 or self.jacobian_probes < 1:
-            raise InputError("objective: jacobian is at least 0, jacobian_probes at least 1")
+        if min(self.jacobian, self.jacobian_bandwidth) < 0 or self.jacobian_probes < 1:
+            raise InputError(
+                "objective: jacobian and its bandwidth are at least 0, jacobian_probes at least 1"
+            )
 
 
 class Found(NamedTuple):
@@ -106,7 +111,12 @@ def objective(
     if objective.auxiliary:
         terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, x, dead, residual, unit)
     if objective.jacobian and probe is not None:
-        terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x)) / unit
+        blur = None
+        if objective.jacobian_bandwidth:
+            blur = blurred(
+                h - gate.thresholds(params, norms, control)[:, None, :], objective.jacobian_bandwidth
+            )
+        terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x), blur) / unit
     total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
     return total, Found(gated.a, residual, error, terms, gated.seen)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+import dataclasses
+from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,16 +12,19 @@ import numpy as np
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
+from jaxinterp.evaluation.absolute_value import AbsoluteValue
 from jaxinterp.evaluation.synthetic import SyntheticFeatures
 from jaxinterp.training.dictionary_specs import DictionaryRun
 from jaxinterp.training.dictionary_step import init, step, to_dictionary
 from jaxinterp.training.sparsity.base import make_gate
 
+Data = SyntheticFeatures | AbsoluteValue
+
 CHUNK = 500
 """Steps of one compiled program, so that what a step returns does not pile up."""
 
 
-def synthetic_config(run: DictionaryRun, data: SyntheticFeatures) -> DictionaryConfig:
+def synthetic_config(run: DictionaryRun, data: Data) -> DictionaryConfig:
     """The config of the one-layer dictionary that ``run`` trains on ``data``.
 
     Raises:
@@ -40,16 +45,16 @@ def synthetic_config(run: DictionaryRun, data: SyntheticFeatures) -> DictionaryC
 
 
 def train_synthetic(
-    run: DictionaryRun, data: SyntheticFeatures, steps: int | None = None
+    run: DictionaryRun, data: Data, steps: int | None = None
 ) -> tuple[Dictionary, dict[str, np.ndarray]]:
-    """Train what ``run`` describes to reconstruct the rows of ``data``.
+    """Train what ``run`` describes to write ``data.target(x)`` of the rows x of ``data``.
 
     Batches are those of ``data`` at the run's own step, so the same run gives the same bytes however it is cut. What
     ``run`` says of models, text, stores and evaluation is not used.
 
     Args:
-      run: ``run.seed`` sets the start and the restarts; the data have a seed of their own.
-      data: where rows come from.
+      run: ``run.seed`` is that of restarts.
+      data: where rows come from; ``data.seed`` is also that of the start. Another one compiles nothing anew.
       steps: stop after so many of ``run.steps``; None means all. 0 gives the dictionary at the start.
 
     Returns:
@@ -58,20 +63,34 @@ def train_synthetic(
     Raises:
       InputError: settings that do not go together.
     """
-    config = synthetic_config(run, data)
+    start, several, config = _programs(run, dataclasses.replace(data, seed=0))
     steps = run.steps if steps is None else steps
-
-    def one(state: Tree, _: None) -> tuple[Tree, dict[str, Array]]:
-        x = data.batch(state["step"], run.batch)
-        state, metrics = step(run, config, state, (x, x))
-        return state, {name: metrics[name] for name in ("loss", "nmse", "l0", "dead")}
-
-    sample = data.batch(run.steps, run.start.rows)  # which no step sees
-    state = jax.jit(partial(init, run, config))(jax.random.key(run.seed), sample, sample)
-    several = jax.jit(lambda state, length: jax.lax.scan(one, state, length=length), static_argnums=1)
+    drawn = data.drawn()
+    state = start(jax.random.key(data.seed), drawn)
     history = []
     for first in range(0, steps, CHUNK):
-        state, metrics = several(state, min(CHUNK, steps - first))
+        state, metrics = several(state, drawn, min(CHUNK, steps - first))
         history.append({name: np.asarray(values) for name, values in metrics.items()})
     lines = {name: np.concatenate([h[name] for h in history]) for name in history[0]} if history else {}
     return to_dictionary(run, config, state), lines
+
+
+@lru_cache(maxsize=8)
+def _programs(run: DictionaryRun, data: Data) -> tuple[Any, Any, DictionaryConfig]:
+    """The start, several steps, and the config: programs for any seed of the data."""
+    config = synthetic_config(run, data)
+    extra = {"target": data.target} if run.objective.jacobian else {}
+
+    def start(key: Array, drawn: Tree) -> Tree:
+        x = data.rows(drawn, run.steps, run.start.rows)  # which no step sees
+        return init(run, config, key, x, data.target(x))
+
+    def several(state: Tree, drawn: Tree, length: int) -> tuple[Tree, dict[str, Array]]:
+        def one(state: Tree, _: None) -> tuple[Tree, dict[str, Array]]:
+            x = data.rows(drawn, state["step"], run.batch)
+            state, metrics = step(run, config, state, (x, data.target(x)), **extra)
+            return state, {name: metrics[name] for name in ("loss", "nmse", "l0", "dead")}
+
+        return jax.lax.scan(one, state, length=length)
+
+    return jax.jit(start), jax.jit(several, static_argnums=2), config
