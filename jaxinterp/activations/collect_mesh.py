@@ -208,7 +208,7 @@ def _by_way(array: Array, axis: int, size: int, wanted: dict[int, Any]) -> dict[
 def place(model: Model | FlaxSource, mesh: Mesh, rules: Rules) -> Tree:
     """The weights of a model on a mesh: a model of ours divided by the rules, a Flax model's copied to every device.
 
-    Weights that lie on the mesh already stay where they are.
+    Weights that lie on the mesh already stay where they are; shapes without values stay shapes (`activations.ahead`).
     """
     from jax.sharding import NamedSharding, PartitionSpec
 
@@ -219,6 +219,8 @@ def place(model: Model | FlaxSource, mesh: Mesh, rules: Rules) -> Tree:
         wanted = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), params)
 
     def put(leaf: Any, sharding: NamedSharding) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         if isinstance(leaf, jax.Array) and getattr(leaf.sharding, "mesh", None) == mesh:
             return leaf
         if jax.process_count() > 1 and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

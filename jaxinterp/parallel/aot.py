@@ -131,8 +131,13 @@ def compile_for(
     import jax
 
     keywords = {} if out_shardings is None else {"out_shardings": out_shardings}
+    return compile_jitted(jax.jit(function, donate_argnums=donate, **keywords), arguments)
+
+
+def compile_jitted(jitted: Any, arguments: Sequence[Any]) -> Report:
+    """As `compile_for`, of what `jax.jit` made already."""
     try:
-        compiled = jax.jit(function, donate_argnums=donate, **keywords).lower(*arguments).compile()
+        compiled = jitted.lower(*arguments).compile()
     except Exception as error:  # CompileTimeHbmOom or XlaRuntimeError, by version of jaxlib
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -153,7 +158,12 @@ def describe(report: Report) -> dict[str, Any]:
     """A report as JSON values, sizes in GiB."""
     if report.memory is not None:
         sizes = {f"{name}_gib": size / GIB for name, size in report.memory._asdict().items()}
-        return {"fits": True, **sizes, "gathered_gib": report.gathered / GIB, "collectives": report.collectives}
+        return {
+            "fits": True,
+            **sizes,
+            "gathered_gib": report.gathered / GIB,
+            "collectives": report.collectives,
+        }
     assert report.too_large is not None
     return {
         "fits": False, "needed_gib": report.too_large.needed / GIB,

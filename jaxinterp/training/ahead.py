@@ -7,7 +7,6 @@ Letters: L layers, R rows (tokens) of a step, D width.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from functools import partial
@@ -49,19 +48,6 @@ class Abstract(NamedTuple):
     state: Tree
     batch: tuple[Any, Any]
     shardings: Tree
-
-
-def some_layers(shape: ModelConfig, layers: int | None) -> ModelConfig:
-    """The model as if it had so many layers, for a dictionary of some of its sites; None means all.
-
-    Raises:
-      InputError: more than there are.
-    """
-    if layers is None:
-        return shape
-    if not 1 <= layers <= shape.n_layers:
-        raise InputError(f"layers is {layers}, the model has {shape.n_layers}")
-    return dataclasses.replace(shape, n_layers=layers)
 
 
 def abstract(run: DictionaryRun, shape: ModelConfig, mesh: Mesh) -> Abstract:
@@ -111,12 +97,8 @@ def compile_init(run: DictionaryRun, shape: ModelConfig, mesh: Mesh) -> aot.Repo
         jax.ShapeDtypeStruct((x.shape[0], run.start.rows, x.shape[2]), x.dtype, sharding=rows)
         for x in given.batch
     ]
-    key = jax.ShapeDtypeStruct(
-        (), jax.random.key(0).dtype, sharding=jax.NamedSharding(mesh, jax.P())
-    )
-    return aot.compile_for(
-        partial(init, run, given.config), (key, *sample), out_shardings=given.shardings
-    )
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=jax.NamedSharding(mesh, jax.P()))
+    return aot.compile_for(partial(init, run, given.config), (key, *sample), out_shardings=given.shardings)
 
 
 def floor(config: DictionaryConfig, mesh: Mesh) -> int:

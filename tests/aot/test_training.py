@@ -1,0 +1,131 @@
+"""Steps of training compiled ahead of time: on this machine's devices what stays where, and the table of docs/scale.md.
+
+The long tests need libtpu and are skipped, with the reason, without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxinterp.activations.ahead import compile_collection
+from jaxinterp.cli.main import main
+from jaxinterp.core.errors import InputError
+from jaxinterp.dictionaries.base import kind_of
+from jaxinterp.models import declare
+from jaxinterp.parallel import aot, weights
+from jaxinterp.parallel.mesh import make
+from jaxinterp.training import ahead
+from jaxinterp.training.dictionary_specs import DictionaryRun, DictionarySpec, StartConfig
+from jaxinterp.training.dictionary_step import init, step
+from jaxinterp.training.optimiser import OptimiserConfig
+from jaxinterp.training.resample import ResampleConfig
+from jaxinterp.training.sparsity.base import SparsityConfig
+from tests.support import tiny_config
+
+needs_libtpu = pytest.mark.skipif(aot.available() is not None, reason=str(aot.available()))
+LAYERS, WIDTH, FEATURES, ROWS = 2, 16, 64, 32
+TINY: Any = SimpleNamespace(n_layers=LAYERS, d_model=WIDTH)
+
+
+def a_run(kind: str, **settings: Any) -> DictionaryRun:
+    sparsity = SparsityConfig() if kind == "clt" else SparsityConfig(method="top-k", l0=4)
+    return DictionaryRun(
+        model="", steps=100, batch=ROWS, dictionary=DictionarySpec(kind=kind, n_features=FEATURES), sparsity=sparsity,
+        optimiser=OptimiserConfig(warmup=1), resample=ResampleConfig(every=0),
+        **{"start": StartConfig(method="random", rate=None, rows=ROWS), **settings},
+    )  # fmt: skip
+
+
+def sites(dtype: Any = np.float64) -> tuple[Any, Any]:
+    numbers = np.random.default_rng(0).normal(size=(2, LAYERS, ROWS, WIDTH)).astype(dtype)
+    return numbers[0], numbers[1]
+
+
+@pytest.mark.parametrize(("kind", "data", "model"), [("clt", 1, 8), ("plt", 2, 4)])
+def test_a_divided_step_is_the_step_of_one_device(kind: str, data: int, model: int) -> None:
+    with jax.enable_x64(True):
+        run = a_run(kind, accumulate=2)
+        given = ahead.abstract(run, TINY, mesh := make(data, model))
+        x, y = sites()
+        state = init(run, given.config, jax.random.key(0), x, y)
+        alone, figures = jax.jit(partial(step, run, given.config))(state, (x, y))
+        divided = jax.jit(partial(step, run, given.config, mesh=mesh), out_shardings=(given.shardings, None))
+        rows = given.batch[0].sharding
+        batch = jax.device_put(x, rows), jax.device_put(y, rows)
+        there, found = divided(jax.device_put(state, given.shardings), batch)
+        for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(there), strict=True):
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found["loss"], figures["loss"], rtol=1e-10)
+        encoder = there["params"]["W_enc"]
+        assert encoder.sharding.shard_shape(encoder.shape) == (LAYERS, FEATURES // model, WIDTH)
+
+
+@pytest.mark.parametrize("kind", ["clt", "plt"])
+def test_no_weight_and_no_pre_activations_move(kind: str) -> None:
+    """The state is donated and divided; the largest array that a chip collects is the rows of one layer."""
+    run = a_run(kind)
+    mesh = make(1, 8)
+    report = ahead.compile_step(run, TINY, mesh)
+    config = ahead.abstract(run, TINY, mesh).config
+    declared = kind_of(config).declare(config)
+    assert report.memory is not None
+    state = 3 * weights.bytes_per_device(declared, "float32", mesh)
+    batch = 2 * LAYERS * ROWS * WIDTH * 4 // 8
+    small = 4 * LAYERS * FEATURES * 4 + 1024  # statistics of features, scales, the step
+    assert state + batch <= report.memory.arguments <= state + batch + small
+    assert state <= report.memory.aliased <= report.memory.arguments
+    assert report.gathered <= ROWS * WIDTH * 4 < min(FEATURES * WIDTH * 4, ROWS * FEATURES * 4)
+    assert report.collectives["all-gather"] >= 1
+    assert not set(report.collectives) & {"all-to-all", "collective-permute"}
+
+
+@pytest.mark.parametrize("method", ["random", "data-points"])
+def test_a_state_starts_where_it_belongs(method: str) -> None:
+    run = a_run("clt", start=StartConfig(method=method, rate=None if method == "random" else 0.1, rows=ROWS))
+    mesh = make(1, 8)
+    report = ahead.compile_init(run, TINY, mesh)
+    config = ahead.abstract(run, TINY, mesh).config
+    whole = 3 * 4 * weights.size(kind_of(config).declare(config))
+    assert report.memory is not None
+    assert report.memory.outputs < whole / 4
+
+
+def test_what_cannot_be_compiled_is_named(tmp_path: Path, capsys: Any) -> None:
+    run = dataclasses.replace(a_run("clt"), dictionary=DictionarySpec(n_features=60))
+    with pytest.raises(
+        InputError, match="axis 'features' of size 60 is not divisible by the mesh axis 'model'"
+    ):
+        ahead.abstract(run, TINY, make(1, 8))
+    config = tmp_path / "c.yaml"
+    config.write_text("task: language_model\nsteps: 3\n")
+    for arguments, message in (
+        (["--train", str(config)], "only the training of one dictionary"),
+        (["--model", "llama-3.1-8b", "--mesh", "model=4", "steps=3"], "'steps=3' changes a configuration"),
+        (["--model", "llama-3.1-8b"], "--model and --mesh are needed"),
+    ):
+        assert main(["aot", "--topology", "v5e:2x2", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
+def test_collection_holds_the_weights_and_a_block() -> None:
+    """What `jaxinterp collect` runs, compiled without weights: its arguments are they, divided, and the tokens."""
+    config = tiny_config("llama", n_kv_heads=4)
+    mesh = make(2, 4)
+    report = compile_collection(config, mesh, block=2, length=8, dtype="float32", stored="float32")
+    assert report.memory is not None
+    tokens = 3 * 2 * 8 * 4
+    assert report.memory.arguments == weights.bytes_per_device(declare(config), "float32", mesh) + tokens
+    recorded = 2 * 3 * 4 * 8 * 16 * 4 // 8
+    assert recorded <= report.memory.outputs < 1.1 * recorded + 64
+    with pytest.raises(InputError, match="longer than the model's context of 32"):
+        compile_collection(config, mesh, block=2, length=33)
