@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
@@ -54,14 +55,28 @@ def pre_activations(params: Tree, config: DictionaryConfig, x: Array) -> Array:
 
     Rows are normalised first where the config says so.
     """
+    x, bias = inputs(params, config, x)
+    product = divided.read if divided.divides(x) else partial(einsum, "l...d,lnd->l...n")
+    h = product(x, params["W_enc"])
+    return h + align(bias, h)
+
+
+def inputs(params: Tree, config: DictionaryConfig, x: Array) -> tuple[Array, Array]:
+    """What encoders are multiplied with, ``[L, ..., D]``, and the bias ``[G, N]`` added to that.
+
+    A decoder bias that is taken off the input gets its derivative through the bias: ``W_enc Σ_r ∂h``, a product with
+    one vector, where through the input it would be one with as many as there are rows. Values are those of
+    ``x - b_dec``.
+    """
+    bias = params["b_enc"]
     if config.normalise_rows != "none":
         shift, factor = row_scale(config, x)
         x = (x - shift) / factor
     if config.centre:
-        x = x - align(params["b_dec"], x)
-    product = divided.read if divided.divides(x) else partial(einsum, "l...d,lnd->l...n")
-    h = product(x, params["W_enc"])
-    return h + align(params["b_enc"], h)
+        fixed = jax.lax.stop_gradient(params["b_dec"])
+        x = x - align(fixed, x)
+        bias = bias - einsum("ld,lnd->ln", params["b_dec"] - fixed, params["W_enc"])
+    return x, bias
 
 
 def activations(params: Tree, config: DictionaryConfig, h: Array, norms: Array | None = None) -> Array:

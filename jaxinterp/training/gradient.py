@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.training.objective import Found
-from jaxinterp.training.resample import density
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -58,9 +57,8 @@ Measure = Callable[[Value, Tree, Array, Array], tuple[Tree, Measured]]
 def whole(value: Value, params: Tree, x: Array, y: Array) -> tuple[Tree, Measured]:
     """Of all rows at once."""
     (total, found), gradient = jax.value_and_grad(value, has_aux=True)(params, x, y)
-    share = density(found.a)
     return gradient, Measured(
-        total, found.error, share, found.terms, found.seen, x, found.residual, total[None]
+        total, found.error, found.share, found.terms, found.seen, x, found.residual, total[None]
     )
 
 

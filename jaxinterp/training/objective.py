@@ -15,11 +15,16 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries import losses
+from jaxinterp.dictionaries import losses, sparse
 from jaxinterp.dictionaries.base import Kind, kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
+from jaxinterp.training import few
 from jaxinterp.training.jacobian import Change, blurred, mismatch
+from jaxinterp.training.resample import density
 from jaxinterp.training.sparsity.base import Gate, Pass
+
+Decode = Callable[[Tree, DictionaryConfig, Any, Array], Array]
+"""`Kind.decode`, or that of a `sparse.Code`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class ObjectiveConfig:
       jacobian_probes: random directions for it in a row.
       jacobian_bandwidth: ε of the straight-through estimator by which it also reaches biases and thresholds, in units
         of pre-activations; 0: which features are active is held fixed.
+      sparse: whether only the active features are computed with, where the method of sparsity says which these are
+        without a look at all others ("top-k", "group-max", with ``pre_activation`` 0): true, false, or "auto", where
+        it is faster (`training.few`). Values and gradients are the same up to rounding.
     """
 
     reconstruction: str = "width"
@@ -51,6 +59,7 @@ class ObjectiveConfig:
     jacobian: float = 0.0
     jacobian_probes: int = 1
     jacobian_bandwidth: float = 0.0
+    sparse: bool | str = "auto"
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -68,18 +77,22 @@ class ObjectiveConfig:
             raise InputError(
                 "objective: jacobian and its bandwidth are at least 0, jacobian_probes at least 1"
             )
+        if self.sparse not in (True, False, "auto"):
+            raise InputError(f"objective: sparse is {self.sparse!r}, expected true, false or auto")
 
 
 class Found(NamedTuple):
     """What a step needs of the loss besides its value.
 
     Attributes:
-      a: ``[G, R, N]`` activations. residual: ``[L, R, D]``. error: ``[L]``, of all features together.
+      a: ``[G, R, N]`` activations, or their code. share: ``[G, N]``, of rows on which a feature is active.
+      residual: ``[L, R, D]``. error: ``[L]``, of all features together.
       terms: name → ``[L]`` or ``[G]``, weighted; they add up to the loss, each by its mean.
       seen: what the gate is to know.
     """
 
-    a: Array
+    a: Array | sparse.Code
+    share: Array
     residual: Array
     error: Array
     terms: dict[str, Array]
@@ -102,14 +115,32 @@ def objective(
     kind = kind or kind_of(config)
     unit = float(config.d_out) if objective.reconstruction == "width" else 1.0
     norms = kind.decoder_norms(params, config)
-    h = kind.pre_activations(params, config, x)
-    gated = gate.apply(Pass(params, config, norms, control, h, x, y, dead, progress, unit))
-    predicted = kind.decode(params, config, gated.a, x)
+    given = Pass(params, config, norms, control, jnp.zeros(()), x, y, dead, progress, unit)
+    k = min(objective.auxiliary_k or max(config.d_out // 2, 1), config.n_features)
+    needs = "Jacobian matching needs all pre-activations" if objective.jacobian else ""
+    if kind == kind_of(config) and few.wins(objective.sparse, gate.few, config, x, needs):
+        assert gate.few is not None
+        lengths = norms if objective.auxiliary_ranked else None
+        gated, candidates = few.apply(
+            gate.few, given, few.Candidates(k, lengths) if objective.auxiliary else None
+        )
+        decode, share = sparse.decode, sparse.density(gated.a, config.n_features)
+    else:
+        h = kind.pre_activations(params, config, x)
+        gated = gate.apply(given._replace(h=h))
+        if objective.auxiliary:
+            candidates = losses.dead_candidates(h, dead, k, norms if objective.auxiliary_ranked else None)
+        decode, share = kind.decode, density(gated.a)
+    predicted = decode(params, config, gated.a, x)
     error = _error(objective, y, predicted, unit)
-    terms = {"error": _nested(objective, kind, params, config, gated.a, x, y, error, unit), **gated.penalties}
+    terms = {
+        "error": _nested(objective, decode, params, config, gated.a, x, y, error, unit),
+        **gated.penalties,
+    }
     residual = y - predicted
     if objective.auxiliary:
-        terms["auxiliary"] = _auxiliary(objective, kind, params, config, h, x, dead, residual, unit)
+        written = contributions(decode, params, config, candidates, x)
+        terms["auxiliary"] = _auxiliary(objective, written, k, dead, residual, unit)
     if objective.jacobian and probe is not None:
         blur = None
         if objective.jacobian_bandwidth:
@@ -118,7 +149,7 @@ def objective(
             )
         terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x), blur) / unit
     total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
-    return total, Found(gated.a, residual, error, terms, gated.seen)
+    return total, Found(gated.a, share, residual, error, terms, gated.seen)
 
 
 def _error(objective: ObjectiveConfig, y: Array, predicted: Array, unit: float) -> Array:
@@ -128,36 +159,35 @@ def _error(objective: ObjectiveConfig, y: Array, predicted: Array, unit: float) 
 
 
 def _nested(
-    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, a: Array, x: Array, y: Array,
+    objective: ObjectiveConfig, decode: Decode, params: Tree, config: DictionaryConfig, a: Any, x: Array, y: Array,
     whole: Array, unit: float,
 ) -> Array:  # fmt: skip
     """The error ``[L]``, with prefixes their mean."""
     errors = [whole]
     for size in objective.nesting:
         if size < config.n_features:
-            inside = (jnp.arange(config.n_features) < size)[None, None, :]
-            prefix = kind.decode(params, config, jnp.where(inside, a, jnp.zeros_like(a)), x)
-            errors.append(_error(objective, y, prefix, unit))
+            if isinstance(a, sparse.Code):
+                first: Any = sparse.within(a, size)
+            else:
+                inside = (jnp.arange(config.n_features) < size)[None, None, :]
+                first = jnp.where(inside, a, jnp.zeros_like(a))
+            errors.append(_error(objective, y, decode(params, config, first, x), unit))
     return jnp.mean(jnp.stack(errors), axis=0)
 
 
 def _auxiliary(
-    objective: ObjectiveConfig, kind: Kind, params: Tree, config: DictionaryConfig, h: Array, x: Array,
-    dead: Array, residual: Array, unit: float,
-) -> Array:  # fmt: skip
-    k = min(objective.auxiliary_k or max(config.d_out // 2, 1), config.n_features)
-    norms = kind.decoder_norms(params, config) if objective.auxiliary_ranked else None
-    candidates = losses.dead_candidates(h, dead, k, norms)
-    predicted = contributions(kind, params, config, candidates, x)
+    objective: ObjectiveConfig, written: Array, k: int, dead: Array, residual: Array, unit: float
+) -> Array:
+    """Aux-k ``[L]`` where the ``k`` candidates of each row write ``written [L, R, D]``."""
     residual = jax.lax.stop_gradient(residual)
-    error = losses.reconstruction(residual, predicted) / unit
+    error = losses.reconstruction(residual, written) / unit
     if objective.auxiliary_unit == "residual":
-        error = losses.unexplained(residual, predicted)
+        error = losses.unexplained(residual, written)
     weight = losses.auxiliary_weight(dead, k)
     return objective.auxiliary * (jnp.mean(weight) if weight.shape != error.shape else weight) * error
 
 
-def contributions(kind: Kind, params: Tree, config: DictionaryConfig, a: Array, x: Array) -> Array:
+def contributions(decode: Decode, params: Tree, config: DictionaryConfig, a: Any, x: Array) -> Array:
     """What activations ``a [G, ..., N]`` write at ``x [L, ..., D]``, ``[L, ..., D]``, without bias and skip."""
     bare: dict[str, Any] = {**params, "b_dec": jnp.zeros_like(params["b_dec"])}
-    return kind.decode(bare, dataclasses.replace(config, skip=False), a, x)
+    return decode(bare, dataclasses.replace(config, skip=False), a, x)

@@ -139,7 +139,7 @@ def step(
         updates, moments = make_optimiser(run.optimiser, run.steps).update(
             slope, state["optimiser"], state["params"]
         )
-    share = resample.density(found.a)
+    share = found.share
     l0 = jnp.sum(share, axis=1)
     control = gate.update(state["control"], l0, found.seen, progress)
     stats = resample.update(state["stats"], share, state["step"], run.resample.decay)

@@ -113,6 +113,20 @@ class Gated(NamedTuple):
     seen: dict[str, Array]
 
 
+class Few(NamedTuple):
+    """A gate's side of the sparse way through a step (`jaxinterp.training.few`), which has no penalties.
+
+    Attributes:
+      slots: ``(N)`` → K, features of a row that may be active, 0 where that way is not open.
+      choose: ``(h [R, N], norms [N], K)`` → their numbers, ``[R, K]``.
+      values: ``(Pass, indices [G, R, K], h [G, R, K])`` → activations.
+    """
+
+    slots: Callable[[int], int]
+    choose: Callable[[Array, Array, int], Array]
+    values: Callable[[Pass, Array, Array], Array]
+
+
 class Gate(NamedTuple):
     """Pure functions; ``control`` is what a gate keeps between steps, a dict of arrays.
 
@@ -123,6 +137,7 @@ class Gate(NamedTuple):
       update: ``(control, l0 [G], seen, progress)`` → control after a step.
       thresholds: ``(params, norms [G, N], control)`` → ``[G, N]``, those of the finished dictionary, or 0.
       plain: ``(params, norms [G, N], control)`` → parameters as the dictionary's kind declares them.
+      few: the sparse way, where there is one.
     """
 
     config: Callable[[DictionaryConfig], DictionaryConfig]
@@ -131,6 +146,7 @@ class Gate(NamedTuple):
     update: Callable[[dict[str, Array], Array, dict[str, Array], Array], dict[str, Array]]
     thresholds: Callable[[Tree, Array, dict[str, Array]], Array]
     plain: Callable[[Tree, Array, dict[str, Array]], Tree]
+    few: Few | None = None
 
 
 def make_gate(config: SparsityConfig) -> Gate:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries import sparse
 from jaxinterp.dictionaries.activations import batch_top_k, group_max, top_k
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.training.sparsity import base
-from jaxinterp.training.sparsity.base import Gate, Gated, Pass, SparsityConfig, target_l0
+from jaxinterp.training.sparsity.base import Few, Gate, Gated, Pass, SparsityConfig, target_l0
 
 
 def _count(config: SparsityConfig) -> int:
@@ -70,7 +71,17 @@ def top_k_gate(config: SparsityConfig) -> Gate:
         a = top_k(given.h, at_most, _lengths(config, given), _keep(config, given.progress), config.recall)
         return Gated(a, _penalties(config, given), {})
 
-    return Gate(finished, _start, apply, _same, base.no_thresholds, base.as_stored)
+    def choose(h: Array, norms: Array, slots: int) -> Array:
+        return sparse.winners(h, slots, norms if config.ranked else None, config.recall)
+
+    def values(given: Pass, indices: Array, h: Array) -> Array:
+        del indices  # the largest first
+        keep = _keep(config, given.progress)
+        kept = jnp.ones((), bool) if keep is None else jnp.arange(h.shape[-1]) < keep
+        return jnp.where(jnp.broadcast_to(kept, h.shape), jax.nn.relu(h), jnp.zeros_like(h))
+
+    few = Few(lambda n: 0 if config.pre_activation else min(_at_first(config), n), choose, values)
+    return Gate(finished, _start, apply, _same, base.no_thresholds, base.as_stored, few)
 
 
 def group_max_gate(config: SparsityConfig) -> Gate:
@@ -85,7 +96,11 @@ def group_max_gate(config: SparsityConfig) -> Gate:
     def apply(given: Pass) -> Gated:
         return Gated(group_max(given.h, k, _lengths(config, given)), _penalties(config, given), {})
 
-    return Gate(finished, _start, apply, _same, base.no_thresholds, base.as_stored)
+    def choose(h: Array, norms: Array, slots: int) -> Array:
+        return sparse.group_winners(h, slots, norms if config.ranked else None)
+
+    few = Few(lambda n: 0 if config.pre_activation else k, choose, lambda given, indices, h: jax.nn.relu(h))
+    return Gate(finished, _start, apply, _same, base.no_thresholds, base.as_stored, few)
 
 
 def batch_top_k_gate(config: SparsityConfig) -> Gate:
