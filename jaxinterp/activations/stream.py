@@ -7,6 +7,7 @@ from many sequences, and cut into ``steps_per_pool`` batches. Everything is a pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,7 @@ class Stream:
       rows: rows a training batch.
       seed: of the shuffle.
       config: see `StreamConfig`.
-      mesh: spread the forward pass over its axes; sequences a forward pass must divide by those of the batch.
+      mesh: spread the forward pass over its axes.
     """
 
     def __init__(
@@ -162,16 +163,25 @@ def activations(
     else:
         dispatch = "sparse" if mesh is None else OnMesh(mesh)
         run = partial(collect, model.params, model.config, dispatch=dispatch)
-    total = len(batch.tokens)
-    size = config.microbatch or total
-    place = _placer(mesh)
+    total, length = batch.tokens.shape
+    place, ways = _placer(mesh), _ways(mesh)
+    # Every way computes as many sequences at a time as one device would, so that their bytes are those of one device.
+    size = (config.microbatch or total) * ways
+    missing = -total % size if ways > 1 else 0
+    arrays = [
+        np.concatenate([array, np.zeros((missing, length), array.dtype)]) if missing else array
+        for array in (batch.tokens, batch.segments, batch.positions)
+    ]
     parts = []
     for start in range(0, total, size):
-        piece = [
-            place(array[start : start + size]) for array in (batch.tokens, batch.segments, batch.positions)
-        ]
-        parts.append(run(*piece, sites))
-    return tuple(jnp.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+        parts.append(run(*(place(array[start : start + size]) for array in arrays), sites))
+    joined = (jnp.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+    return tuple(values[:, : total * length] if missing else values for values in joined)
+
+
+def _ways(mesh: Mesh | None) -> int:
+    """Into how many parts a mesh divides sequences."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in DEFAULT_RULES.targets("batch", mesh))
 
 
 def _placer(mesh: Mesh | None) -> Callable[[np.ndarray], Any]:

@@ -19,6 +19,7 @@ from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
 from jaxinterp.models.model import Model
 from jaxinterp.parallel import hosts
+from jaxinterp.parallel.placement import resting
 from jaxinterp.training import jacobian
 from jaxinterp.training.dictionary_card import card
 from jaxinterp.training.dictionary_specs import (
@@ -183,7 +184,8 @@ def task(
         finish=finish,
         abstract=abstract,
         shardings=partial(_fitting, run, config),
-        init_on=start_on if run.reduce == "psum" else None,
+        # Where features are divided no device has to hold them all; elsewhere one device's bytes are kept.
+        init_on=start_on if spread is not None and spread.shape.get("model", 1) > 1 else None,
         on_mesh=True,
         tokens=run.batch,
     )
@@ -217,7 +219,10 @@ def _fitting(run: DictionaryRun, config: DictionaryConfig, mesh: Mesh, abstract:
         raise InputError(
             f"a batch of {run.batch} rows{part} is not divisible by the mesh axis data of size {mesh.shape['data']}"
         )
-    return _shardings(config, mesh, abstract)
+    states, rows = _shardings(config, mesh, abstract)
+    if run.reduce == "psum" and mesh.shape.get("model", 1) > 1:  # rows wait spread over features' devices too
+        rows = rows.update(spec=resting(mesh, run.batch // run.accumulate))
+    return states, rows
 
 
 def _shardings(config: DictionaryConfig, mesh: Mesh, abstract: Tree) -> tuple[Tree, Tree]:

@@ -16,7 +16,8 @@ from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.from_model import attention_like
 from jaxinterp.dictionaries.sites import preset
 from jaxinterp.models.model import Model
-from jaxinterp.parallel import DEFAULT_RULES
+from jaxinterp.models.weights import declare
+from jaxinterp.parallel import DEFAULT_RULES, weights
 from jaxinterp.training.gradient import SHARDS
 from jaxinterp.training.objective import ObjectiveConfig
 from jaxinterp.training.optimiser import OptimiserConfig
@@ -168,14 +169,23 @@ def load_subject(reference: str, mesh: Mesh | None = None) -> Model | FlaxSource
       InputError: nothing there, or a function that returns something else.
     """
     if ":" not in reference or Path(reference).exists():
-        return load_model(reference, mesh=mesh)
+        try:
+            return load_model(reference, mesh=mesh)
+        except InputError:
+            if mesh is None:
+                raise
+        # Sizes that the mesh does not divide stay whole; whatever else was wrong is said again.
+        model = load_model(reference)
+        rules = weights.fitting(declare(model.config), mesh)
+        return dataclasses.replace(model, params=place(model, mesh, rules))
     made = look_up(reference, "model", "a folder, a file, pocket, or module:function")()
     if not isinstance(made, Model | FlaxSource):
         raise InputError(f"model: {reference} gave a {type(made).__name__}, expected a Model or a FlaxSource")
     if mesh is None:
         return made
     if isinstance(made, Model):
-        return dataclasses.replace(made, params=place(made, mesh, DEFAULT_RULES))
+        rules = weights.fitting(declare(made.config), mesh)
+        return dataclasses.replace(made, params=place(made, mesh, rules))
     return dataclasses.replace(made, variables=place(made, mesh, DEFAULT_RULES))
 
 

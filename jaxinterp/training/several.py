@@ -51,9 +51,7 @@ def member_runs(run: DictionaryRun) -> dict[str, DictionaryRun]:
                 raise InputError(f"{where}: {key} is the same for all dictionaries of a run{near(key, OWN)}")
         found[str(name)] = configs.parse(DictionaryRun, values, where)
         if (kind := KINDS.get(found[str(name)].dictionary.kind)) is not None and kind.sequences:
-            raise InputError(
-                f"{where}: a {found[str(name)].dictionary.kind} reads whole sequences, train it alone"
-            )
+            raise InputError(f"{where}: a {found[str(name)].dictionary.kind} is trained in a run of its own")
     return found
 
 
@@ -80,11 +78,6 @@ def several(run: DictionaryRun, model: Model | FlaxSource | None = None, mesh: M
     from jaxinterp.training.dictionary import Sites, make_stream, task
 
     runs = member_runs(run)
-    for name, member in runs.items():
-        if (kind := KINDS.get(member.dictionary.kind)) is not None and kind.sequences:
-            raise InputError(
-                f"dictionaries: {name}: a {member.dictionary.kind} is trained in a run of its own"
-            )
     spread = mesh if run.reduce == "psum" else None
     model = model or load_subject(run.model, spread)
     pairs = {name: (r.dictionary.read_site, r.dictionary.write_site) for name, r in runs.items()}
@@ -139,7 +132,7 @@ def several(run: DictionaryRun, model: Model | FlaxSource | None = None, mesh: M
         finish=finish,
         abstract=lambda: {name: one.abstract() for name, one in tasks.items() if one.abstract},
         shardings=shardings,
-        init_on=init_on if run.reduce == "psum" else None,
+        init_on=init_on if all(one.init_on for one in tasks.values()) else None,
         tokens=run.batch,
         members=tasks,
     )
