@@ -8,8 +8,8 @@ A model's forward pass, which returns what --sites names, of every layer, and th
 `jaxinterp collect` runs; with --train, one step of training the dictionary that a configuration describes, or with
 --first-state the making of its first state. Weights are not needed: --model (of --train, the configuration's model) is
 the name of a public model's shape, a folder or a config.json. Needs libtpu (installed with jax[tpu], or named by
-TPU_LIBRARY_PATH). Says that a program compiles and fits, not how fast it runs. Exit code 1: it does not fit; the figures
-say by how much.
+TPU_LIBRARY_PATH). Says that a program compiles and fits, not how fast it runs. Exit code 1: it does not fit; the
+figures say by how much.
 """
 
 from __future__ import annotations
