@@ -162,7 +162,7 @@ def _read_ids(config: TextConfig, model: Model | FlaxSource) -> np.ndarray:
     else:
         try:
             ids = np.load(path, allow_pickle=False, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"text: {path} is no readable .npy array: {error}") from error
         if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
             raise InputError(

@@ -17,6 +17,7 @@ VERBS = {
     "trace": "trace a prompt to its attribution graph",
     "collect": "run a model over text and store activations",
     "train": "train a dictionary or a small language model from a config",
+    "evaluate": "measure a dictionary on held-out text, or compare two",
     "convert": "write a model in another form: Hugging Face, llama2.c, Orbax or our own",
     "aot": "compile a model for a TPU slice that is not here: does it fit?",
     "info": "say what a file is: model, dictionary or graph",
