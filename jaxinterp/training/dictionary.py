@@ -99,7 +99,8 @@ def make_stream(
         return stored_stream(
             store, sites, rows=run.batch, seed=run.seed, config=run.stored, stream=run.stream
         )
-    source = make_source(run.text, model, run.seed)
+    speaker = alone(run, model, mesh) if run.text.source == "sampled" else model
+    source = make_source(run.text, speaker, run.seed)
     return Stream(model, sites, source, rows=run.batch, seed=run.seed, config=run.stream, mesh=mesh)
 
 
@@ -123,7 +124,7 @@ def task(
 
         return several(run, model, mesh)
     make_gate(run.sparsity)  # refuses wrong settings before anything is made
-    spread = mesh if run.reduce == "psum" else None  # else every process makes all rows, with the same bytes
+    spread = spreading(run, mesh)
     model = model or load_subject(run.model, spread)
     config = dictionary_config(run, model)
     matched = jacobian.wanted(run.objective.jacobian, run.objective.jacobian_bandwidth, config, model)
@@ -134,8 +135,8 @@ def task(
     def held_out(dictionary: Dictionary, tokens: int, seed: int) -> dict[str, Any]:
         from jaxinterp.evaluation import evaluate
 
-        text = dataclasses.replace(run.text, limit=0)
-        return evaluate(model, dictionary, make_source(text, model, seed), tokens=tokens)
+        text, here = dataclasses.replace(run.text, limit=0), alone(run, model, spread)
+        return evaluate(here, dictionary, make_source(text, here, seed), tokens=tokens)
 
     def sample() -> tuple[Array, Array]:
         (x, y), usable = stream.pool(0)
@@ -171,7 +172,7 @@ def task(
         # What is measured is what was written.
         written = load_dictionary(folder)
         figures = held_out(written, run.held_out.tokens, run.held_out.seed)
-        described = card(run, model, written, figures)
+        described = card(run, alone(run, model, spread), written, figures)
         if hosts.lead():
             write_json(folder / "card.json", described)
         return figures
@@ -194,6 +195,17 @@ def task(
 
         return on_sequences(made, run, config, model)
     return made
+
+
+def spreading(run: DictionaryRun, mesh: Mesh | None) -> Mesh | None:
+    """What the model is spread over: nothing where every process makes or reads all rows by itself."""
+    by_itself = run.reduce == "exact" or (run.store and jax.process_count() > 1)
+    return None if by_itself else mesh
+
+
+def alone(run: DictionaryRun, model: Model | FlaxSource, mesh: Mesh | None) -> Model | FlaxSource:
+    """A model that this process can run without the others: a copy of its own where ``model`` lies in several."""
+    return model if mesh is None or jax.process_count() == 1 else load_subject(run.model)
 
 
 @partial(jax.jit, static_argnums=1)

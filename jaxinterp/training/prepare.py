@@ -95,9 +95,10 @@ def compiled(task: Task, mesh: Mesh | None, placed: Tree) -> Advance:
     step: Callable[..., Any] = task.step
     if task.on_mesh:
         step = partial(step, mesh=mesh)
-    if placed is None:
+    if mesh is None or placed is None:
         return jax.jit(step, donate_argnums=0)
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, everywhere))
 
 
 def put(tree: Tree, shardings: Tree) -> Tree:

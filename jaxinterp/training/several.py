@@ -75,10 +75,10 @@ def several(run: DictionaryRun, model: Model | FlaxSource | None = None, mesh: M
     Raises:
       InputError: see `member_runs` and `jaxinterp.training.dictionary.task`.
     """
-    from jaxinterp.training.dictionary import Sites, make_stream, task
+    from jaxinterp.training.dictionary import Sites, make_stream, spreading, task
 
     runs = member_runs(run)
-    spread = mesh if run.reduce == "psum" else None
+    spread = spreading(run, mesh)
     model = model or load_subject(run.model, spread)
     pairs = {name: (r.dictionary.read_site, r.dictionary.write_site) for name, r in runs.items()}
     sites = tuple(dict.fromkeys(site for pair in pairs.values() for site in pair))

@@ -6,6 +6,7 @@ product's sums and its result have the factors' own dtype.
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -53,15 +54,13 @@ def _backward(spec: str, saved: tuple[Array, Array], cotangent: Array) -> tuple[
 
 def _toward(own: str, other: str, out: str, value: Array, factor: Array, cotangent: Array) -> Array:
     """The cotangent of ``value``: axes that it alone has were summed over, so every entry along them gets the same."""
-    shared = [letter for letter in own.replace("...", "") if letter in other + out]
-    reached = ("..." if "..." in own else "") + "".join(shared)
-    found = _rounded(f"{out},{other}->{reached}", cotangent, factor, value.dtype)
-    if reached == own:
-        return found
-    names = own.replace("...", "")
-    axes = [i - len(names) for i, letter in enumerate(names) if letter not in shared]
-    for axis in axes:
-        found = jnp.expand_dims(found, value.ndim + axis)
+    letters = re.findall(r"\.\.\.|.", own)
+    kept = [letter for letter in letters if letter == "..." or letter in other + out]
+    found = _rounded(f"{out},{other}->{''.join(kept)}", cotangent, factor, value.dtype)
+    for place, letter in enumerate(letters):
+        if letter not in kept:
+            more = value.ndim - len(letters) if "..." in letters[:place] else 0
+            found = jnp.expand_dims(found, place + more)
     return jnp.broadcast_to(found, value.shape)
 
 
