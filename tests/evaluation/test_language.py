@@ -16,26 +16,10 @@ from jaxinterp.dictionaries import Dictionary, DictionaryConfig
 from jaxinterp.dictionaries.initialise import random
 from jaxinterp.evaluation import LanguageConfig, language
 from jaxinterp.models.decoder import forward
-from jaxinterp.models.model import Model
 from jaxinterp.models.sites import Edit
 from jaxinterp.replacement import live
+from tests.evaluation.tiny import LENGTH, dictionary, text
 from tests.support import tiny_model
-
-LENGTH = 8
-
-
-def text(model: Model, count: int = 3, seed: int = 0) -> Batch:
-    tokens = np.random.default_rng(seed).integers(0, model.config.vocab_size, (count, LENGTH))
-    return plain(tokens)
-
-
-def dictionary(model: Model, kind: str = "plt", seed: int = 1, **changes: Any) -> Dictionary:
-    settings = {"read_site": "mlp_in", "write_site": "mlp_out", "activation": "relu", **changes}
-    layers = len(settings.get("layers", ())) or model.config.n_layers
-    config = DictionaryConfig(kind, layers, 10, model.config.d_model, **settings)
-    params = random(config, jax.random.key(seed), jnp.float64)
-    noise = jax.random.normal(jax.random.key(seed + 1), params["b_dec"].shape, jnp.float64)
-    return Dictionary({**params, "b_dec": params["b_dec"] + 0.1 * noise}, config, "it")
 
 
 def sums(logits: Any, clean: Any, batch: Batch) -> tuple[float, float, float]:
@@ -104,38 +88,6 @@ def test_a_perfect_dictionary_recovers_all_and_the_mean_none(x64: None) -> None:
     found = language(model, Dictionary(none, config), [text(model)], settings)
     assert found.ce_recovered("mean") == pytest.approx(0, abs=1e-9)
     assert found.effects["replaced", None].kl == pytest.approx(found.effects["mean", None].kl, abs=1e-12)
-
-
-@pytest.mark.parametrize("family", ["gemma2", "gpt_neox"])
-@pytest.mark.parametrize("kind", ["plt", "clt"])
-def test_both_ways_of_replacing_agree(x64: None, family: str, kind: str) -> None:
-    """In place of the MLP, and at the sites that are read and written."""
-    model = tiny_model(family, dtype="float64")
-    d = dictionary(model, kind, read_site="mlp_normalized", write_site="mlp_out_raw", skip=True)
-    tokens = jnp.asarray(text(model).tokens)
-    one, _ = live.forward(model.params, model.config, d, tokens)
-    nowhere = jnp.zeros(tokens.shape, bool)
-    two, _ = live.forward(model.params, model.config, d, tokens, keep=nowhere)
-    np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
-    clean, _ = forward(model.params, model.config, tokens)
-    three, _ = live.forward(model.params, model.config, d, tokens, keep=~nowhere)
-    np.testing.assert_allclose(three, clean, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("site", ["resid_pre", "attn_z", "attn_out", "resid_mid", "resid_post"])
-def test_a_dictionary_at_any_site_of_some_layers(x64: None, site: str) -> None:
-    model = tiny_model("llama", dtype="float64")
-    d = dictionary(model, read_site=site, write_site=site, layers=(0, 2))
-    tokens = jnp.asarray(text(model).tokens)
-    found, read = live.forward(model.params, model.config, d, tokens, sites=(site,))
-    edits: list[Edit] = []
-    for own, layer in enumerate((0, 2)):
-        _, values = forward(model.params, model.config, tokens, sites=(site,), edits=edits)
-        x = jnp.zeros((2, *tokens.shape, model.config.d_model)).at[own].set(getattr(values, site)[layer])
-        edits.append(Edit(site, "replace", d.reconstruct(x)[own], layer=layer))
-    expected, _ = forward(model.params, model.config, tokens, edits=edits)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(getattr(read, site)[0], edits[0].value, rtol=0, atol=1e-12)
 
 
 def test_confident_agreement_counts_what_it_says(x64: None) -> None:
