@@ -31,12 +31,12 @@ from jaxinterp.training.sparsity.base import SparsityConfig
 from tests.support import tiny_config
 
 needs_libtpu = pytest.mark.skipif(aot.available() is not None, reason=str(aot.available()))
-LAYERS, WIDTH, FEATURES, ROWS = 2, 16, 64, 32
+LAYERS, WIDTH, FEATURES, ROWS, WINNERS = 2, 16, 128, 32, 2
 TINY: Any = SimpleNamespace(n_layers=LAYERS, d_model=WIDTH)
 
 
 def a_run(kind: str, **settings: Any) -> DictionaryRun:
-    sparsity = SparsityConfig() if kind == "clt" else SparsityConfig(method="top-k", l0=4)
+    sparsity = SparsityConfig() if kind == "clt" else SparsityConfig(method="top-k", l0=WINNERS)
     return DictionaryRun(
         model="", steps=100, batch=ROWS, dictionary=DictionarySpec(kind=kind, n_features=FEATURES), sparsity=sparsity,
         optimiser=OptimiserConfig(warmup=1), resample=ResampleConfig(every=0),
@@ -70,7 +70,7 @@ def test_a_divided_step_is_the_step_of_one_device(kind: str, data: int, model: i
 
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 def test_no_weight_and_no_pre_activations_move(kind: str) -> None:
-    """The state is donated and divided; the largest array that a chip collects is the rows of one layer."""
+    """The state is donated and divided; a chip collects the rows of one layer, or the candidates of all chips, at most."""
     run = a_run(kind)
     mesh = make(1, 8)
     report = ahead.compile_step(run, TINY, mesh)
@@ -82,7 +82,9 @@ def test_no_weight_and_no_pre_activations_move(kind: str) -> None:
     small = 4 * LAYERS * FEATURES * 4 + 1024  # statistics of features, scales, the step
     assert state + batch <= report.memory.arguments <= state + batch + small
     assert state <= report.memory.aliased <= report.memory.arguments
-    assert report.gathered <= ROWS * WIDTH * 4 < min(FEATURES * WIDTH * 4, ROWS * FEATURES * 4)
+    rows, candidates = ROWS * WIDTH * 4, LAYERS * ROWS * 8 * WINNERS * 4
+    assert rows <= report.gathered <= (rows if kind == "clt" else candidates)
+    assert max(rows, candidates) < min(FEATURES * WIDTH * 4, ROWS * FEATURES * 4)
     assert report.collectives["all-gather"] >= 1
     assert not set(report.collectives) & {"all-to-all", "collective-permute"}
 
