@@ -132,5 +132,5 @@ def decoders(dictionary: Dictionary, source: int = 0, target: int | None = None)
 
 
 def _unit(rows: Array) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    wide = np.asarray(rows, np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
+from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig
 from jaxinterp.evaluation.absolute_value import AbsoluteValue
 from jaxinterp.evaluation.synthetic import SyntheticFeatures
 from jaxinterp.training.dictionary_specs import DictionaryRun
@@ -28,20 +28,15 @@ def synthetic_config(run: DictionaryRun, data: Data) -> DictionaryConfig:
     """The config of the one-layer dictionary that ``run`` trains on ``data``.
 
     Raises:
-      InputError: a kind that is not of one layer's features.
+      InputError: what does not go together.
     """
-    config = make_gate(run.sparsity).config(
+    return make_gate(run.sparsity).config(
         DictionaryConfig(
             kind=run.dictionary.kind, n_layers=1, n_features=run.dictionary.n_features, d_model=data.width,
             activation="relu", centre=run.dictionary.centre, skip=run.dictionary.skip, model_name="synthetic",
             read_site=run.dictionary.read_site, write_site=run.dictionary.write_site,
         )
     )  # fmt: skip
-    if run.resample.every and kind_of(config).groups(config) != config.n_layers:
-        raise InputError(
-            f"resample: features of a {config.kind} cannot be restarted, set resample.every to 0"
-        )
-    return config
 
 
 def train_synthetic(
@@ -63,7 +58,7 @@ def train_synthetic(
     Raises:
       InputError: settings that do not go together.
     """
-    start, several, config = _programs(run, dataclasses.replace(data, seed=0))
+    start, several, config = _programs(_Setting(run, dataclasses.replace(data, seed=0)))
     steps = run.steps if steps is None else steps
     drawn = data.drawn()
     state = start(jax.random.key(data.seed), drawn)
@@ -75,11 +70,23 @@ def train_synthetic(
     return to_dictionary(run, config, state), lines
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """What programs are made for."""
+
+    run: DictionaryRun
+    data: Data
+
+    def __hash__(self) -> int:
+        return hash(repr(self))  # a run holds a dict, which has no hash
+
+
 @lru_cache(maxsize=8)
-def _programs(run: DictionaryRun, data: Data) -> tuple[Any, Any, DictionaryConfig]:
+def _programs(setting: _Setting) -> tuple[Any, Any, DictionaryConfig]:
     """The start, several steps, and the config: programs for any seed of the data."""
+    run, data = setting.run, setting.data
     config = synthetic_config(run, data)
-    extra = {"target": data.target} if run.objective.jacobian else {}
+    target = data.target if run.objective.jacobian else None
 
     def start(key: Array, drawn: Tree) -> Tree:
         x = data.rows(drawn, run.steps, run.start.rows)  # which no step sees
@@ -88,7 +95,7 @@ def _programs(run: DictionaryRun, data: Data) -> tuple[Any, Any, DictionaryConfi
     def several(state: Tree, drawn: Tree, length: int) -> tuple[Tree, dict[str, Array]]:
         def one(state: Tree, _: None) -> tuple[Tree, dict[str, Array]]:
             x = data.rows(drawn, state["step"], run.batch)
-            state, metrics = step(run, config, state, (x, data.target(x)), **extra)
+            state, metrics = step(run, config, state, (x, data.target(x)), target=target)
             return state, {name: metrics[name] for name in ("loss", "nmse", "l0", "dead")}
 
         return jax.lax.scan(one, state, length=length)
