@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.files import write_text
+from jaxinterp.parallel import hosts
 from jaxinterp.training import configs
 from jaxinterp.training.loop import LoopConfig, run
 
@@ -82,7 +83,9 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
-    write_text(record, yaml.safe_dump(whole, sort_keys=False))
+    hosts.wait("configuration compared")
+    if hosts.lead():
+        write_text(record, yaml.safe_dump(whole, sort_keys=False))
     task = importlib.import_module(TASKS[name]).task(config, mesh=mesh)
     run(task, steps=config.steps, out=out, seed=config.seed, loop=loop, quiet=quiet, mesh=mesh, label=name)
     return out

@@ -24,11 +24,21 @@ def products(compute: str) -> AbstractContextManager[None]:
 
 
 def einsum(spec: str, *operands: Array, **kwargs: Any) -> Array:
-    """``jnp.einsum`` of two operands that are rounded to bfloat16. Others are computed as they are."""
-    if len(operands) != 2 or kwargs or "->" not in spec:
+    """``jnp.einsum`` of two operands that are rounded to bfloat16. Others are computed as they are.
+
+    So are those with an axis that one operand alone has and the result has not, which are sums besides products.
+    """
+    if len(operands) != 2 or kwargs or not _is_product(spec):
         with precision.products(None):
             return precision.einsum(spec, *operands, **kwargs)
     return _product(spec, *operands)
+
+
+def _is_product(spec: str) -> bool:
+    """Whether every axis of either operand is in the other or in the result."""
+    inputs, _, out = spec.partition("->")
+    parts = [re.findall(r"\.\.\.|[a-zA-Z]", part) for part in inputs.split(",")]
+    return "->" in spec and all(set(a) <= {*b, *out, "..."} for a, b in (parts, parts[::-1]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -53,15 +63,8 @@ def _backward(spec: str, saved: tuple[Array, Array], cotangent: Array) -> tuple[
 
 
 def _toward(own: str, other: str, out: str, value: Array, factor: Array, cotangent: Array) -> Array:
-    """The cotangent of ``value``: axes that it alone has were summed over, so every entry along them gets the same."""
-    letters = re.findall(r"\.\.\.|.", own)
-    kept = [letter for letter in letters if letter == "..." or letter in other + out]
-    found = _rounded(f"{out},{other}->{''.join(kept)}", cotangent, factor, value.dtype)
-    for place, letter in enumerate(letters):
-        if letter not in kept:
-            more = value.ndim - len(letters) if "..." in letters[:place] else 0
-            found = jnp.expand_dims(found, place + more)
-    return jnp.broadcast_to(found, value.shape)
+    """The cotangent of ``value``, an operand with the axes ``own``."""
+    return _rounded(f"{out},{other}->{own}", cotangent, factor, value.dtype)
 
 
 _product.defvjp(_forward, _backward)
