@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.dictionaries import from_model, initialise, lorsa, normalise
+from jaxinterp.dictionaries import from_model, lorsa, normalise
 from jaxinterp.dictionaries.attention import Attention, Places, whole
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
 from jaxinterp.models.decoder import forward
 from jaxinterp.models.rotary import RopeScaling
+from jaxinterp.parallel.weights import is_weight
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
-from tests.support import tiny_model
+from tests.support import tiny_config, tiny_model
 
 L, B, T, N, D, OUT, Q, E = 2, 2, 6, 12, 5, 4, 3, 4
 ATTENTIONS = {
@@ -42,15 +43,14 @@ def make(attention: str = "rotary", **changes: Any) -> Dictionary:
         "ranked": True,
     }
     config = DictionaryConfig("lorsa", attention=ATTENTIONS[attention], **{**fields, **changes})
-    params = initialise.random(config, jax.random.key(1), jnp.float64)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [leaf + 0.4 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return check(Dictionary(jax.tree.unflatten(tree, noisy), config))
+    rng = np.random.default_rng(1)
+    declared = kind_of(config).declare(config)
+    draw = lambda weight: jnp.asarray(0.5 * rng.normal(size=weight.shape))  # noqa: E731
+    return check(Dictionary(jax.tree.map(draw, declared, is_leaf=is_weight), config))
 
 
 def inputs() -> jax.Array:
-    return jax.random.normal(jax.random.key(5), (L, B, T, D))
+    return jnp.asarray(np.random.default_rng(5).normal(size=(L, B, T, D)))
 
 
 def places() -> Places:
@@ -263,11 +263,10 @@ def test_models_whose_attention_cannot_be_copied_say_so() -> None:
         ("olmo2", "norm of queries over all heads"),
     ):
         with pytest.raises(InputError, match=message):
-            from_model.attention_like(tiny_model(family).config)
-    gemma = tiny_model("gemma3").config
+            from_model.attention_like(tiny_config(family))
+    gemma = tiny_config("gemma3")
     with pytest.raises(InputError, match="turn at two rates"):
         from_model.attention_like(gemma)
     assert from_model.attention_like(gemma, layers=(0, 1)).rope_base == gemma.rope_local_base
     scaled = from_model.attention_like(gemma, layers=(2,))
     assert scaled.rope_scaling == RopeScaling("linear", 8.0) and scaled.window == (0,)
-    assert kind_of(make().config).sequences

@@ -16,6 +16,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.dictionaries import initialise, molt, normalise
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
+from jaxinterp.parallel.weights import is_weight
 from jaxinterp.training import resample
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
@@ -33,15 +34,14 @@ GATES: dict[str, dict[str, Any]] = {
 def make(gate: str = "relu", **changes: Any) -> Dictionary:
     fields = {"n_layers": L, "n_features": N, "d_model": D, "d_write": OUT, "ranks": RANKS}
     config = DictionaryConfig("molt", **{**fields, **GATES[gate], **changes})
-    params = initialise.random(config, jax.random.key(1), jnp.float64)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [leaf + 0.4 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return check(Dictionary(jax.tree.unflatten(tree, noisy), config))
+    rng = np.random.default_rng(1)
+    declared = kind_of(config).declare(config)
+    draw = lambda weight: jnp.asarray(0.5 * rng.normal(size=weight.shape))  # noqa: E731
+    return check(Dictionary(jax.tree.map(draw, declared, is_leaf=is_weight), config))
 
 
 def inputs(*batch: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(5), (L, *batch, D))
+    return jnp.asarray(np.random.default_rng(5).normal(size=(L, *batch, D)))
 
 
 def maps(d: Dictionary) -> np.ndarray:
@@ -54,7 +54,7 @@ def maps(d: Dictionary) -> np.ndarray:
 @pytest.mark.parametrize("gate", GATES)
 def test_a_molt_is_a_sum_of_gated_maps(x64: None, gate: str) -> None:
     d, x = make(gate), inputs(7)
-    a, every, p = np.asarray(d.encode(x)), maps(d), jax.tree.map(np.asarray, d.params)
+    a, every, p = np.asarray(jax.jit(d.encode)(x)), maps(d), jax.tree.map(np.asarray, d.params)
     assert 0 < (a > 0).mean() < 1
     expected = np.zeros((L, 7, OUT))
     for layer in range(L):
@@ -65,16 +65,20 @@ def test_a_molt_is_a_sum_of_gated_maps(x64: None, gate: str) -> None:
             if d.config.skip:
                 y += p["W_skip"][layer] @ np.asarray(x)[layer, row]
             expected[layer, row] = y
-    np.testing.assert_allclose(d.decode(a, x), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(d.decode)(a, x), expected, atol=1e-12)
     norms = np.sqrt((every**2).sum((2, 3)))
     kind = kind_of(d.config)
-    np.testing.assert_allclose(kind.decoder_norms(d.params, d.config), norms, rtol=1e-12)
-    np.testing.assert_allclose(
-        molt.writes_of(d.params, d.config, x), np.einsum("lnij,lrj->lrni", every, x), atol=1e-12
-    )
-    parts = [kind.decode_into(d.params, d.config, layer, a[layer], x[layer]) for layer in range(L)]
-    rest = d.decode(jnp.zeros_like(a), x)
-    np.testing.assert_allclose(sum(parts) + rest, expected, atol=1e-12)
+
+    @jax.jit
+    def others(params: Any) -> Any:
+        parts = [kind.decode_into(params, d.config, layer, a[layer], x[layer]) for layer in range(L)]
+        rest = kind.decode(params, d.config, jnp.zeros_like(a), x)
+        return kind.decoder_norms(params, d.config), molt.writes_of(params, d.config, x), sum(parts) + rest
+
+    sizes, each, whole = others(d.params)
+    np.testing.assert_allclose(sizes, norms, rtol=1e-12)
+    np.testing.assert_allclose(each, np.einsum("lnij,lrj->lrni", every, x), atol=1e-12)
+    np.testing.assert_allclose(whole, expected, atol=1e-12)
     with pytest.raises(ValueError, match="decode needs x"):
         d.decode(a)
     with pytest.raises(ValueError, match="writes no one direction"):
@@ -96,14 +100,21 @@ def test_its_jacobian_is_exact(x64: None, gate: str) -> None:
     def one(layer: int, row: jax.Array) -> jax.Array:
         return d.reconstruct(jnp.zeros((L, D)).at[layer].set(row))[layer]
 
-    expected = jnp.stack([jax.vmap(jax.jacrev(partial(one, layer)))(x[layer]) for layer in range(L)])
-    np.testing.assert_allclose(molt.jacobian(d.params, d.config, x), expected, atol=1e-12)
-    # With activations held it is the sum of the active maps (and the skip, which is no feature's).
-    held = molt.transform(d.params, d.config, d.encode(x))
     plain = dataclasses.replace(d.config, skip=False)
     bare = {**d.params, "b_dec": jnp.zeros_like(d.params["b_dec"])}
-    moved = molt.decode(bare, plain, d.encode(x), x)
-    np.testing.assert_allclose(jnp.einsum("lred,lrd->lre", held, x), moved, atol=1e-12)
+
+    @jax.jit
+    def everything(params: Any) -> Any:
+        expected = [jax.vmap(jax.jacrev(partial(one, layer)))(x[layer]) for layer in range(L)]
+        a = molt.encode(params, d.config, x)
+        held = molt.transform(params, d.config, a)
+        moved = molt.decode(bare, plain, a, x)
+        return jnp.stack(expected), molt.jacobian(params, d.config, x), held, moved
+
+    expected, found, held, moved = everything(d.params)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    # With activations held it is the sum of the active maps (and the skip, which is no feature's).
+    np.testing.assert_allclose(np.einsum("lred,lrd->lre", held, x), moved, atol=1e-12)
 
 
 @pytest.mark.parametrize("gate", ["relu", "gated"])
@@ -137,32 +148,36 @@ def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
     by_hand = 0.3 * (np.asarray(found.a) * size[:, None]).sum(-1).mean(1)
     np.testing.assert_allclose(found.terms["sparsity"], by_hand, rtol=1e-12)
     assert float(total) == pytest.approx(sum(float(term.mean()) for term in found.terms.values()))
-    value, step = jax.jit(lambda p: loss(p)[0]), 1e-6
+    # What aux-k is to predict does not move with the parameters: its own gradient is left out of the difference.
     leaves, tree = jax.tree.flatten(d.params)
-    residual = jax.lax.stop_gradient(found.residual)  # aux-k does not move what it is to predict
-    assert residual.shape == (L, 6, OUT)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(d.params)[0]]
-    plain = jax.jit(lambda p: sum(t.mean() for n, t in loss(p)[1].terms.items() if n != "auxiliary"))
-    own = jax.jit(jax.grad(lambda p: sum(t.mean() for n, t in loss(p)[1].terms.items() if n != "auxiliary")))
-    found_own = jax.tree.leaves(own(d.params))
+
+    def plain(params: Any) -> Any:
+        return sum(term.mean() for name, term in loss(params)[1].terms.items() if name != "auxiliary")
+
+    step, value, found_own = 1e-6, jax.jit(plain), jax.tree.leaves(jax.jit(jax.grad(plain))(d.params))
     for number, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
         direction = jax.random.normal(jax.random.key(number), leaf.shape)
         moved = [
-            plain(jax.tree.unflatten(tree, [*leaves[:number], leaf + s * direction, *leaves[number + 1 :]]))
+            value(jax.tree.unflatten(tree, [*leaves[:number], leaf + s * direction, *leaves[number + 1 :]]))
             for s in (step, -step)
         ]
         exact = jnp.vdot(found_own[number], direction)
         np.testing.assert_allclose(
             exact, (moved[0] - moved[1]) / (2 * step), rtol=2e-6, atol=1e-7, err_msg=name
         )
-    assert np.isfinite(value(d.params)) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
 def test_a_start_from_data_points_writes_them(x64: None) -> None:
     config = make("jumprelu", skip=False).config
     x, y = inputs(200), jax.random.normal(jax.random.key(8), (L, 200, OUT))
-    params = initialise.from_data(config, jax.random.key(0), x, y, decoder=0.7, noise=0.0)
-    params = initialise.set_firing_rate(params, config, x, 0.1)
+
+    def start() -> Any:
+        params = initialise.from_data(config, jax.random.key(0), x, y, decoder=0.7, noise=0.0)
+        return initialise.set_firing_rate(params, config, x, 0.1)
+
+    params = jax.jit(start)()
     d = check(Dictionary(params, config))
     np.testing.assert_allclose((d.encode(x) != 0).mean(axis=1), 0.1, atol=0.006)
     np.testing.assert_allclose(molt.decoder_norms(params, config), 0.7, rtol=1e-12)
@@ -180,10 +195,11 @@ def test_a_restart_touches_only_the_dead(x64: None) -> None:
     d, x = make(), inputs(50)
     residual = jax.random.normal(jax.random.key(3), (L, 50, OUT))
     which = jnp.zeros((L, N), bool).at[0, 1].set(True).at[1, 7].set(True)
-    new = resample.restart(
-        resample.ResampleConfig(share=0.25), d.config, d.params, which, key=jax.random.key(0), x=x,
+    restart = partial(
+        resample.restart, resample.ResampleConfig(share=0.25), d.config, key=jax.random.key(0), x=x,
         residual=residual, thresholds=lambda p, norms: jnp.zeros_like(norms),
     )  # fmt: skip
+    new = jax.jit(restart)(d.params, which)
     old_maps, new_maps = maps(d), maps(dataclasses.replace(d, params=new))
     changed = (old_maps != new_maps).any((2, 3))
     np.testing.assert_array_equal(changed, which)

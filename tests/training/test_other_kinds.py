@@ -85,7 +85,8 @@ def test_a_molt_learns_maps(sparsity: SparsityConfig) -> None:
         assert 0.7 * sparsity.l0 < history[-1]["l0"] < 1.3 * sparsity.l0
     x, y = data()
     d = D.to_dictionary(run, config, state)
-    np.testing.assert_allclose(molt.decoder_norms(d.params, d.config), 1.0, rtol=1e-4)
+    if sparsity.method != "top-k":  # whose maps are of length one before the scales are folded in
+        np.testing.assert_allclose(molt.decoder_norms(d.params, d.config), 1.0, rtol=1e-4)
     error = jnp.sum((y - d.reconstruct(x)) ** 2, axis=(1, 2)) / jnp.sum(
         (y - y.mean(1, keepdims=True)) ** 2, axis=(1, 2)
     )
