@@ -9,6 +9,7 @@ from jaxinterp.core.errors import InputError
 
 TRANSFORMER_LENS = {
     "resid_pre": "blocks.{}.hook_resid_pre",
+    "attn_normalized": "blocks.{}.ln1.hook_normalized",
     "attn_z": "blocks.{}.attn.hook_z",
     "attn_out": "blocks.{}.hook_attn_out",
     "resid_mid": "blocks.{}.hook_resid_mid",
