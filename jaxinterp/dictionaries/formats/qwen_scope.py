@@ -27,7 +27,9 @@ def recognises(path: Path) -> bool:
     """Whether ``path`` is such a file, or a folder with such files or with one such folder."""
     if path.is_dir():
         return bool(_files(path))
-    return path.suffix == ".pt" and set(torch_files.peek(path)) == _NAMES
+    if path.suffix != ".pt" or path.with_name(f"{path.stem}_cfg.json").exists():
+        return False  # with such a config it is a crosscoder
+    return set(torch_files.peek(path)) == _NAMES
 
 
 def _files(path: Path) -> list[Path]:
@@ -107,5 +109,10 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         if config.ranked:
             arrays = single.fold_norms(arrays)
         stored = tensors.host(single.uncentre(arrays) if config.centre else arrays, dtype)
-        stored["W_dec"] = stored["W_dec"].T
-        torch_files.write(inner / f"layer{single.layer_of(config, index)}.sae.pt", stored)
+        values = {
+            "W_enc": stored["W_enc"],
+            "W_dec": stored["W_dec"].T,
+            "b_enc": stored["b_enc"],
+            "b_dec": stored["b_dec"],
+        }
+        torch_files.write(inner / f"layer{single.layer_of(config, index)}.sae.pt", values)
