@@ -124,7 +124,8 @@ def restart(
     length = jnp.sum(kind.decoder_norms(params, dictionary) * alive, axis=1, keepdims=True) / count
     squares = jnp.sum(residual * residual, axis=-1)
     lengths = jnp.sum(params["W_enc"] * params["W_enc"], axis=-1)
-    decoders, encoders, values, at = {}, [], [], []
+    decoders: dict[tuple[int, int], Array] = {}
+    encoders, values, at = [], [], []
     for s, layers in enumerate(reads):
         targets = [t for q, t in kind.writes(dictionary) if q == s]
         weight = jnp.sum(jnp.stack([squares[t] for t in targets]), axis=0)

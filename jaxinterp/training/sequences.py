@@ -81,10 +81,9 @@ def on_sequences(task: Task, run: DictionaryRun, config: DictionaryConfig, model
         def rows(width: int) -> Any:
             return jax.ShapeDtypeStruct((config.n_layers, 2, width), jnp.float32)
 
-        where = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-        sample = Sequences(
-            (rows(config.d_model), rows(config.d_out)), where, where, jax.ShapeDtypeStruct((2,), jnp.int32)
-        )
+        where: Any = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+        numbers: Any = jax.ShapeDtypeStruct((2,), jnp.int32)
+        sample = Sequences((rows(config.d_model), rows(config.d_out)), where, where, numbers)
         return jax.eval_shape(partial(begin, run, config), jax.random.key(0), sample, None)
 
     def shardings(mesh: Mesh, shapes: Tree) -> tuple[Tree, Tree]:
@@ -92,7 +91,7 @@ def on_sequences(task: Task, run: DictionaryRun, config: DictionaryConfig, model
 
         assert task.shardings is not None
         states, rows = task.shardings(mesh, shapes)
-        places = NamedSharding(mesh, PartitionSpec("data"))
+        places: Any = NamedSharding(mesh, PartitionSpec("data"))
         return states, Sequences((rows, rows), places, places, places)
 
     return task._replace(
@@ -114,7 +113,8 @@ def begin(
     run: DictionaryRun, config: DictionaryConfig, key: Array, sample: Sequences, given: Tree | None
 ) -> dict[str, Any]:
     """The state before step 0; see `dictionary_step.init`."""
-    return init(run, config, key, *sample.sites, given, functions(sample))
+    x, y = sample.sites
+    return init(run, config, key, x, y, given, functions(sample))
 
 
 def step(
