@@ -122,7 +122,8 @@ def marked(shape: tuple[int, ...], chosen: Array, keep: Array | None = None) -> 
     """The mask of ``shape [..., N]`` that is true at the numbers ``chosen [..., k]``, or the first ``keep`` of them."""
     kept: Any = True
     if keep is not None:
-        kept = jnp.broadcast_to(jnp.arange(chosen.shape[-1]) < keep, chosen.shape)
+        first = jnp.arange(chosen.shape[-1], dtype=chosen.dtype) < jnp.asarray(keep, chosen.dtype)
+        kept = jnp.broadcast_to(first, chosen.shape)
     return _mark(shape, chosen, kept)
 
 

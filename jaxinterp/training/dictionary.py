@@ -127,6 +127,8 @@ def task(
     spread = spreading(run, mesh)
     model = model or load_subject(run.model, spread)
     config = dictionary_config(run, model)
+    if mesh is not None:
+        check_mesh(run, config, mesh)  # before anything is computed
     matched = jacobian.wanted(run.objective.jacobian, run.objective.jacobian_bandwidth, config, model)
     if stream is None:
         sites = tuple(dict.fromkeys((run.dictionary.read_site, run.dictionary.write_site)))
@@ -220,8 +222,14 @@ def _take(values: tuple[Array, Array], rows: Array) -> tuple[Array, Array]:
     return x, y
 
 
-def _fitting(run: DictionaryRun, config: DictionaryConfig, mesh: Mesh, abstract: Tree) -> tuple[Tree, Tree]:
-    """`_shardings`, after comparing the sizes of a batch with those of the mesh."""
+def check_mesh(run: DictionaryRun, config: DictionaryConfig, mesh: Mesh) -> None:
+    """Whether the run can be spread over a mesh.
+
+    Raises:
+      InputError: no axis for the batch, or sizes that the mesh does not divide.
+    """
+    from jaxinterp.parallel.weights import shardings
+
     if "data" not in mesh.shape:
         raise InputError(f"a mesh for training needs the axis data, it has {', '.join(mesh.axis_names)}")
     if run.reduce == "exact":
@@ -231,6 +239,12 @@ def _fitting(run: DictionaryRun, config: DictionaryConfig, mesh: Mesh, abstract:
         raise InputError(
             f"a batch of {run.batch} rows{part} is not divisible by the mesh axis data of size {mesh.shape['data']}"
         )
+    shardings(kind_of(config).declare(config), mesh)
+
+
+def _fitting(run: DictionaryRun, config: DictionaryConfig, mesh: Mesh, abstract: Tree) -> tuple[Tree, Tree]:
+    """`_shardings`, after comparing the sizes of a batch with those of the mesh."""
+    check_mesh(run, config, mesh)
     states, rows = _shardings(config, mesh, abstract)
     if run.reduce == "psum" and mesh.shape.get("model", 1) > 1:  # rows wait spread over features' devices too
         rows = rows.update(spec=resting(mesh, run.batch // run.accumulate))
