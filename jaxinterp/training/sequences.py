@@ -101,6 +101,7 @@ def on_sequences(task: Task, run: DictionaryRun, config: DictionaryConfig, model
         abstract=abstract,
         shardings=shardings,
         init_on=None,
+        on_mesh=False,
     )
 
 
