@@ -70,7 +70,8 @@ RECIPES: dict[str, DictionaryRun] = {
     "jumprelu-quadratic-rows": recipe(
         "straight-through", penalty="quadratic-rows", coefficient=0.05, l0=1.5, start_l0=4, bandwidth=0.5, **STRAIGHT
     ),
-    "matryoshka, top-k": recipe("top-k", l0=3, start_l0=6, nesting=(100,)),
+    "matryoshka, l1": recipe("l1", 256, nesting=(128,), coefficient=0.05, ramp=0.2),
+    "matryoshka, top-k": recipe("top-k", 300, nesting=(200,), l0=3, start_l0=6),
 }  # fmt: skip
 
 
