@@ -10,6 +10,8 @@ Letters: L layers, R rows, N features, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +55,33 @@ def write_across(a: Array, decoders: Sequence[Array]) -> Array:
     def local(active: Array, weights: Array) -> Array:
         return there.scatter(einsum("srn,snd->rd", active, there.weights(weights)))
 
-    one = there.product(local, (jax.P(None, *there.active), jax.P(None, *there.by_feature)), there.at_rest)
+    ins = jax.P(None, *there.active), jax.P(None, *there.by_feature)
+    return _across(there.product(local, ins, there.at_rest), a, tuple(decoders))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _across(one: Callable[[Array, Array], Array], a: Array, decoders: tuple[Array, ...]) -> Array:
     return jnp.stack([one(a[: len(weights)], weights) for weights in decoders])
+
+
+def _across_forward(one: Any, a: Array, decoders: tuple[Array, ...]) -> tuple[Array, Any]:
+    return _across(one, a, decoders), (a, decoders)
+
+
+def _across_backward(one: Any, saved: Any, cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
+    """Target by target: what each asks of activations is added to one sum before the next is begun."""
+    a, decoders = saved
+    total, gradients = jnp.zeros_like(a), []
+    for target, weights in enumerate(decoders):
+        sources = len(weights)
+        _, back = jax.vjp(one, a[:sources], weights)
+        part, gradient = back(cotangent[target])
+        gradients.append(gradient)
+        total, cotangent = jax.lax.optimization_barrier((total.at[:sources].add(part), cotangent))
+    return total, tuple(gradients)
+
+
+_across.defvjp(_across_forward, _across_backward)
 
 
 def _layers(one: Callable[[Array, Array], Array], x: Array, weights: Array) -> Array:
