@@ -44,7 +44,7 @@ def sum_columns(rows: Array, indices: Array, values: Array) -> Array:
     count = len(indices)
     whole = count - count % UNROLLED
 
-    def add(total: Array, part: tuple[Array, Array]) -> Array:
+    def add(total: Array, part: tuple[Array, ...]) -> Array:
         for index, value in zip(*part, strict=True):
             total = total + value[:, None] * rows.at[index].get(mode="clip")
         return total

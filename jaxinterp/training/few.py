@@ -16,7 +16,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import sparse
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel import placement
-from jaxinterp.training.sparsity.base import Few, Gated, Pass
+from jaxinterp.training.sparsity.base import Few, Pass
 
 MOST = {"cpu": 16, "default": 512}
 """Sparse is faster where there are at least so many features for each slot of a row. On two CPU cores it was measured
@@ -67,8 +67,8 @@ class Candidates(NamedTuple):
     lengths: Array | None
 
 
-def apply(few: Few, given: Pass, auxiliary: Candidates | None) -> tuple[Gated, sparse.Code | None]:
-    """What the gate makes of a step, its activations a `sparse.Code`, and the candidates' code.
+def apply(few: Few, given: Pass, auxiliary: Candidates | None) -> tuple[sparse.Code, sparse.Code | None]:
+    """The activations of a step, and those of the candidates.
 
     Args:
       given: without pre-activations.
@@ -93,5 +93,5 @@ def apply(few: Few, given: Pass, auxiliary: Candidates | None) -> tuple[Gated, s
     (indices, h, _), others = (found, None) if auxiliary is None else (found[0], found[1])
     nothing_lost = jnp.zeros(len(indices), jnp.int32)
     values = few.values(given, indices, h)
-    gated = Gated(sparse.Code(indices, values, nothing_lost), {}, {})
-    return gated, None if others is None else sparse.Code(others[0], others[1], nothing_lost)
+    code = sparse.Code(indices, values, nothing_lost)
+    return code, None if others is None else sparse.Code(others[0], others[1], nothing_lost)

@@ -21,7 +21,7 @@ from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.training import few
 from jaxinterp.training.jacobian import Change, blurred, mismatch
 from jaxinterp.training.resample import density
-from jaxinterp.training.sparsity.base import Gate, Pass
+from jaxinterp.training.sparsity.base import Gate, Gated, Pass
 
 Decode = Callable[[Tree, DictionaryConfig, Any, Array], Array]
 """`Kind.decode`, or that of a `sparse.Code`."""
@@ -117,24 +117,27 @@ def objective(
     norms = kind.decoder_norms(params, config)
     given = Pass(params, config, norms, control, jnp.zeros(()), x, y, dead, progress, unit)
     k = min(objective.auxiliary_k or max(config.d_out // 2, 1), config.n_features)
+    decode: Decode
+    candidates: Any = None
     needs = "Jacobian matching needs all pre-activations" if objective.jacobian else ""
     if kind == kind_of(config) and few.wins(objective.sparse, gate.few, config, x, needs):
         assert gate.few is not None
         lengths = norms if objective.auxiliary_ranked else None
-        gated, candidates = few.apply(
-            gate.few, given, few.Candidates(k, lengths) if objective.auxiliary else None
-        )
-        decode, share = sparse.decode, sparse.density(gated.a, config.n_features)
+        also = few.Candidates(k, lengths) if objective.auxiliary else None
+        code, candidates = few.apply(gate.few, given, also)
+        gated, decode, share = Gated(code, {}, {}), sparse.decode, sparse.density(code, config.n_features)
     else:
         h = kind.pre_activations(params, config, x)
         gated = gate.apply(given._replace(h=h))
         if objective.auxiliary:
             candidates = losses.dead_candidates(h, dead, k, norms if objective.auxiliary_ranked else None)
+        assert not isinstance(gated.a, sparse.Code)
         decode, share = kind.decode, density(gated.a)
-    predicted = decode(params, config, gated.a, x)
+    a: Any = gated.a
+    predicted = decode(params, config, a, x)
     error = _error(objective, y, predicted, unit)
     terms = {
-        "error": _nested(objective, decode, params, config, gated.a, x, y, error, unit),
+        "error": _nested(objective, decode, params, config, a, x, y, error, unit),
         **gated.penalties,
     }
     residual = y - predicted
@@ -147,9 +150,9 @@ def objective(
             blur = blurred(
                 h - gate.thresholds(params, norms, control)[:, None, :], objective.jacobian_bandwidth
             )
-        terms["jacobian"] = objective.jacobian * mismatch(params, config, gated.a, probe(x), blur) / unit
+        terms["jacobian"] = objective.jacobian * mismatch(params, config, a, probe(x), blur) / unit
     total = sum((jnp.mean(term) for term in terms.values()), jnp.zeros((), error.dtype))
-    return total, Found(gated.a, share, residual, error, terms, gated.seen)
+    return total, Found(a, share, residual, error, terms, gated.seen)
 
 
 def _error(objective: ObjectiveConfig, y: Array, predicted: Array, unit: float) -> Array:

@@ -179,7 +179,7 @@ def our_step(line: str, sparse: bool | str = "auto") -> tuple[Job, int]:
     )
     x = jax.random.normal(jax.random.key(0), (layers, rows, D))
     y = jax.random.normal(jax.random.key(1), (layers, rows, D)) if clt else x
-    state = jax.jit(lambda: init(run, config, jax.random.key(2), x, y))()
+    state = jax.jit(lambda x, y: init(run, config, jax.random.key(2), x, y))(x, y)
     jitted = jax.jit(lambda state, x, y: step(run, config, state, (x, y)), donate_argnums=0)
 
     def job() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries import losses
+from jaxinterp.dictionaries import losses, sparse
 from jaxinterp.dictionaries.config import DictionaryConfig
 
 
@@ -103,12 +103,12 @@ class Gated(NamedTuple):
     """What a gate makes of a step.
 
     Attributes:
-      a: ``[G, R, N]`` activations.
+      a: ``[G, R, N]`` activations, or their `sparse.Code`.
       penalties: name → ``[G]`` (or ``[L]``), weighted.
       seen: what `Gate.update` is to know.
     """
 
-    a: Array
+    a: Array | sparse.Code
     penalties: dict[str, Array]
     seen: dict[str, Array]
 
