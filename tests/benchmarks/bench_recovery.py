@@ -68,7 +68,7 @@ RECIPES: dict[str, DictionaryRun] = {
         "straight-through", penalty="quadratic", coefficient=1.0, l0=1.5, start_l0=4, bandwidth=0.5, **STRAIGHT
     ),
     "jumprelu-quadratic-rows": recipe(
-        "straight-through", penalty="quadratic-rows", coefficient=0.05, l0=1.5, start_l0=4, bandwidth=0.5, **STRAIGHT
+        "straight-through", penalty="quadratic-rows", coefficient=0.02, l0=1.0, start_l0=4, bandwidth=0.5, **STRAIGHT
     ),
     "matryoshka, l1": recipe("l1", 256, nesting=(128,), coefficient=0.05, ramp=0.2),
     "matryoshka, top-k": recipe("top-k", 300, nesting=(200,), l0=3, start_l0=6),
