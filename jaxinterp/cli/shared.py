@@ -39,6 +39,8 @@ def load(options: argparse.Namespace, dtype: str = "float32") -> tuple[Any, Any]
 
         jax.config.update("jax_enable_x64", True)
     model = load_model(options.model, tokenizer=options.tokenizer, dtype=dtype)
+    if getattr(options, "lazy", False):
+        return model, load_dictionary(options.dictionary, dtype=dtype, lazy=True)
     return model, load_dictionary(options.dictionary, dtype=dtype)
 
 

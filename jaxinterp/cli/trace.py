@@ -47,6 +47,10 @@ def common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--edge-threshold", type=float, default=0.98, help="share of influence kept (default: 0.98)"
     )
+    sub.add_argument(
+        "--lazy", action="store_true",
+        help="leave the dictionary in its files and read what is needed, for one larger than memory",
+    )  # fmt: skip
     sub.add_argument("--convention", choices=("paper", "circuit-tracer"), default="paper")
     sub.add_argument(
         "--dynamic-tanh", choices=("secant", "tangent"), default="secant",

@@ -65,7 +65,7 @@ def test_trace_prints_saves_and_reproduces(
     for word in ("replacement", "completeness", "checks", "saved"):
         assert word in text
     first = out.read_bytes()
-    assert main(trace_command(folders, "--out", str(out), "--json")) == 0
+    assert main(trace_command(folders, "--out", str(out), "--json", "--lazy")) == 0
     assert out.read_bytes() == first
     facts = json.loads(capsys.readouterr().out)
     assert facts["checks"]["ok"]

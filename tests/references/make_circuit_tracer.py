@@ -2,8 +2,8 @@
 
 Needs an environment with ``circuit-tracer==0.5.0`` (its own files suffice: ``--no-deps``), ``sae-lens==6.54.12`` and
 torch; run from the repository root with ``python -m tests.references.make_circuit_tracer``. Each folder holds the files
-that the program itself wrote, for circuit-tracer with the ``config.yaml`` that its users write, and ``answers.npz`` with
-the input ``x``, the activations ``acts`` and the output ``out``, ``[L, rows, ...]`` of circuit-tracer.
+that the program itself wrote, for circuit-tracer with the ``config.yaml`` that its users write, and ``answers.npz``
+with the input ``x``, the activations ``acts`` and the output ``out``, ``[L, rows, ...]`` of circuit-tracer.
 """
 
 from __future__ import annotations

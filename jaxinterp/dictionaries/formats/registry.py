@@ -101,10 +101,12 @@ def detect(path: Path) -> Format:
 
 def _by_layer(path: Path) -> Format | None:
     """The format of a folder whose folders each hold one layer in the same format, or None."""
-    inner = sorted(place for place in path.iterdir() if place.is_dir())
-    formats = [next((one for one in FORMATS.values() if one.recognises(place)), None) for place in inner]
-    first = formats[0] if formats else None
-    if first is None or any(one is not first for one in formats):
+    try:
+        inner = sorted(place for place in path.iterdir() if place.is_dir())
+        first = next((one for one in FORMATS.values() if inner and one.recognises(inner[0])), None)
+        if first is None or not all(first.recognises(place) for place in inner):
+            return None
+    except OSError:
         return None
 
     def read(folder: Path, dtype: Any) -> tuple[DictionaryConfig, dict[str, Any]]:
