@@ -42,6 +42,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--against-model", help="the other dictionary's model, where it is another one")
     sub.add_argument("--microbatch", type=int, default=16, help="sequences at a time (default: 16)")
     sub.add_argument("--dtype", default="float32", choices=("float32", "float64"))
+    sub.add_argument(
+        "--dense-above", type=float, default=0.1, help="density of dense features (default: 0.1)"
+    )
     sub.add_argument("--features", action="store_true", help="the density of every feature, too, in JSON")
     sub.add_argument("--out", help="write the record as .json")
     sub.add_argument("--saebench", metavar="FOLDER", help="write SAEBench's core results, a file a layer")
@@ -114,7 +117,7 @@ def _config(options: argparse.Namespace) -> Any:
     )  # fmt: skip
     return FullConfig(
         tokens=options.tokens, microbatch=options.microbatch, language=language, features=options.features,
-        jacobian=0 if options.quick else options.jacobian, seed=options.seed,
+        jacobian=0 if options.quick else options.jacobian, seed=options.seed, dense_above=options.dense_above,
     )  # fmt: skip
 
 

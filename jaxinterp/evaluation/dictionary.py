@@ -12,7 +12,7 @@ from jaxinterp.dictionaries.base import Dictionary
 from jaxinterp.evaluation import text
 from jaxinterp.evaluation.applying import check_fit
 from jaxinterp.evaluation.language import LanguageConfig, LanguageFigures, language
-from jaxinterp.evaluation.reconstruction import Reconstruction, reconstruction
+from jaxinterp.evaluation.reconstruction import DENSE, Reconstruction, reconstruction
 from jaxinterp.models.model import Model
 
 
@@ -23,9 +23,9 @@ class Measured(NamedTuple):
     language: LanguageFigures | None
     batches: list[Batch]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready figures of both."""
-        return {**self.rows.to_dict(), **(self.language.to_dict() if self.language else {})}
+    def to_dict(self, dense_above: float = DENSE) -> dict[str, Any]:
+        """JSON-ready figures of both; features active on more than ``dense_above`` of the rows are dense."""
+        return {**self.rows.to_dict(dense_above), **(self.language.to_dict() if self.language else {})}
 
 
 def evaluate(

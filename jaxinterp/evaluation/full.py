@@ -22,7 +22,7 @@ from jaxinterp.evaluation.comparing import Subject, compare
 from jaxinterp.evaluation.dictionary import Measured, measure, measure_stored
 from jaxinterp.evaluation.jacobian import jacobian_cosine
 from jaxinterp.evaluation.language import LanguageConfig
-from jaxinterp.evaluation.reconstruction import Rows
+from jaxinterp.evaluation.reconstruction import DENSE, Rows
 from jaxinterp.models.model import Model
 
 
@@ -37,6 +37,7 @@ class FullConfig:
       jacobian: tokens of the Jacobian cosine, where a dictionary stands for MLPs; 0 leaves it out.
       probes: products a token of it; None is exact up to a width of 256, else 32.
       draws: of the null of a comparison.
+      dense_above: share of rows from which on a feature is dense.
       features: whether the densities and mean activations of single features are kept.
       seed: of probes and nulls.
     """
@@ -49,6 +50,7 @@ class FullConfig:
     jacobian: int = 128
     probes: int | None = None
     draws: int = 10
+    dense_above: float = DENSE
     features: bool = False
     seed: int = 0
 
@@ -99,10 +101,10 @@ def full(
         "dictionary": {"name": dictionary.name, "digest": dictionary.digest(), **own.to_dict()},
         "model": None if model is None else {"name": model.name, "digest": model.digest()},
         "text": {"tokens": measured.rows.rows, "digest": _digest(measured.batches)},
-        "figures": measured.to_dict(),
+        "figures": measured.to_dict(config.dense_above),
         "density": measured.rows.histogram().to_dict(),
         "dead_by_group": (measured.rows.fired == 0).mean(axis=1).tolist(),
-        "dense_by_group": (measured.rows.density > 0.1).mean(axis=1).tolist(),
+        "dense_by_group": (measured.rows.density > config.dense_above).mean(axis=1).tolist(),
     }
     stands = own.read_site in MLP_READS and own.write_site in MLP_WRITES
     if isinstance(model, Model) and config.jacobian and stands:

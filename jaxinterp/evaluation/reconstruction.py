@@ -139,7 +139,7 @@ class Reconstruction:
         """How many features have which density."""
         return histogram(self.fired, self.rows)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, dense_above: float = DENSE) -> dict[str, Any]:
         """JSON-ready figures without those of single features; None where a figure is not a number."""
         return {
             "rows": self.rows,
@@ -151,7 +151,7 @@ class Reconstruction:
             **_both("relative_error", self.relative_error),
             **_both("norm_ratio", self.norm_ratio),
             "dead": self.dead,
-            "dense": self.dense(),
+            "dense": self.dense(dense_above),
         }
 
 

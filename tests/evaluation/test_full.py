@@ -73,7 +73,7 @@ def everything(model: Model) -> Any:
         other.params["W_dec"].at[:, :12].set(d.params["W_dec"]).at[:, 12:14].set(d.params["W_dec"][:, :2])
     )
     other = dataclasses.replace(other, params={**other.params, "W_dec": decoders})
-    config = FullConfig(tokens=90, microbatch=4, jacobian=6, draws=3, features=True)
+    config = FullConfig(tokens=90, microbatch=4, jacobian=6, draws=3, features=True, dense_above=0.3)
     return d, full(d, config, model=model, source=source(model), against=(model, other))
 
 
@@ -89,6 +89,7 @@ def test_the_record_has_every_figure_and_is_json(everything: Any) -> None:
     assert [entry["layer"] for entry in figures["each_layer"]] == [0, 1]
     assert len(again["jacobian"]["jacobian_cosine"]) == 2
     assert np.shape(again["features"]["density"]) == (2, 12)
+    assert figures["dense"] == pytest.approx((np.array(again["features"]["density"]) > 0.3).mean())
     counts = np.array(again["density"]["counts"])
     assert (counts.sum(1) + again["density"]["dead"] == 12).all()
     assert sum(int(b.use.sum()) for b in measured.batches) == 90
