@@ -129,7 +129,9 @@ def task(
     config = dictionary_config(run, model)
     if mesh is not None:
         check_mesh(run, config, mesh)  # before anything is computed
-    matched = jacobian.wanted(run.objective.jacobian, run.objective.jacobian_bandwidth, config, model)
+    matched: dict[str, Any] = jacobian.wanted(
+        run.objective.jacobian, run.objective.jacobian_bandwidth, config, model
+    )
     if stream is None:
         sites = tuple(dict.fromkeys((run.dictionary.read_site, run.dictionary.write_site)))
         stream = Sites(make_stream(run, model, sites, spread), 0, len(sites) - 1, config.layers)

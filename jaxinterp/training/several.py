@@ -84,8 +84,8 @@ def several(run: DictionaryRun, model: Model | FlaxSource | None = None, mesh: M
     sites = tuple(dict.fromkeys(site for pair in pairs.values() for site in pair))
     stream = make_stream(run, model, sites, spread)
     picked = {
-        name: Sites(stream, *(sites.index(site) for site in pair), runs[name].dictionary.layers)
-        for name, pair in pairs.items()
+        name: Sites(stream, sites.index(read), sites.index(write), runs[name].dictionary.layers)
+        for name, (read, write) in pairs.items()
     }
     tasks = {name: task(member, model, picked[name], mesh) for name, member in runs.items()}
 
