@@ -77,7 +77,7 @@ def top_k_gate(config: SparsityConfig) -> Gate:
     def values(given: Pass, indices: Array, h: Array) -> Array:
         del indices  # the largest first
         keep = _keep(config, given.progress)
-        kept = jnp.ones((), bool) if keep is None else jnp.arange(h.shape[-1]) < keep
+        kept = jnp.ones((), bool) if keep is None else jnp.arange(h.shape[-1], dtype=keep.dtype) < keep
         return jnp.where(jnp.broadcast_to(kept, h.shape), jax.nn.relu(h), jnp.zeros_like(h))
 
     few = Few(lambda n: 0 if config.pre_activation else min(_at_first(config), n), choose, values)
