@@ -18,9 +18,9 @@ VERBS = {
     "collect": "run a model over text and store activations",
     "train": "train a dictionary or a small language model from a config",
     "evaluate": "measure a dictionary on held-out text, or compare two",
-    "convert": "write a model in another form: Hugging Face, llama2.c, Orbax or our own",
+    "convert": "write a model or a dictionary in another form",
     "aot": "compile a model for a TPU slice that is not here: does it fit?",
-    "info": "say what a file is: model, dictionary or graph",
+    "info": "say what a file is: model, dictionary of any format, or graph",
     "reproduce": "make a graph again from its record and compare",
 }
 
