@@ -10,8 +10,6 @@ import os
 import time
 from typing import NamedTuple
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-
 from jaxinterp.evaluation.absolute_value import AbsoluteValue, Faithfulness, faithfulness
 from jaxinterp.training.dictionary_specs import DictionaryRun, DictionarySpec, StartConfig
 from jaxinterp.training.objective import ObjectiveConfig
@@ -75,6 +73,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {'; '.join(SETTINGS)}; all when none")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")  # before the first array is made
     print(
         "| setting | true features of 40, by seed | features for p | their share of the output on p | MSE | CPU s |"
     )

@@ -13,8 +13,6 @@ import statistics
 import time
 from typing import Any, NamedTuple
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-
 from jaxinterp.evaluation.synthetic import SyntheticFeatures, decoders, recovery
 from jaxinterp.training.dictionary_specs import DictionaryRun, DictionarySpec, StartConfig
 from jaxinterp.training.objective import ObjectiveConfig
@@ -94,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="instead of each recipe's")
     arguments = parser.parse_args()
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")  # before the first array is made
     print("| kind | recovered, by seed | each decoder once | at the start | NMSE | L0 | dead | CPU s a run |")
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.names or RECIPES:
