@@ -6,6 +6,7 @@ absent. Nothing else in this package touches Orbax's checkpoint manager.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxinterp.core.trees import paths
 from jaxinterp.parallel import hosts
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_meetings = itertools.count()
 
 
 def open_folder(folder: Path, keep: int = 2) -> Any:
@@ -50,6 +52,15 @@ def open_folder(folder: Path, keep: int = 2) -> Any:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def meet(name: str, minutes: float = 60.0) -> None:
+    """Go on when all processes are here; unlike `hosts.wait` without a collective, whose own patience is short."""
+    if jax.process_count() > 1:
+        import orbax.checkpoint as ocp
+
+        key = f"{name} {next(_meetings)}"
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=round(60_000 * minutes))
 
 
 def latest(manager: Any) -> int | None:

@@ -98,7 +98,21 @@ def compiled(task: Task, mesh: Mesh | None, placed: Tree) -> Advance:
     if mesh is None or placed is None:
         return jax.jit(step, donate_argnums=0)
     everywhere = jax.NamedSharding(mesh, jax.P())
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, everywhere))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, everywhere))
+    return jitted if jax.process_count() == 1 else _together(jitted)
+
+
+def _together(jitted: Any) -> Advance:
+    """The step that all processes begin when the last of them has compiled it: collectives do not wait for minutes."""
+    programs: list[Advance] = []
+
+    def advance(state: Tree, batch: Tree) -> tuple[Tree, dict[str, Any]]:
+        if not programs:
+            programs.append(jitted.lower(state, batch).compile())
+            checkpoint.meet("step compiled")
+        return programs[0](state, batch)
+
+    return advance
 
 
 def put(tree: Tree, shardings: Tree) -> Tree:
