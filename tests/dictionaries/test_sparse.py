@@ -51,7 +51,12 @@ def test_values_and_gradients_are_those_of_dense_activations(structure: str, act
 
 
 @pytest.mark.parametrize(
-    ("structure", "activation"), [("sae", "topk"), ("clt", "jumprelu"), ("shared-crosscoder", "gated")]
+    ("structure", "activation"),
+    [
+        ("clt", "jumprelu"),
+        pytest.param("sae", "topk", marks=pytest.mark.slow),
+        pytest.param("shared-crosscoder", "gated", marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_are_finite_differences(structure: str, activation: str) -> None:
     d, x = make(structure, activation), inputs(5)
