@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.activations.ahead import compile_collection
+from jaxinterp.checkpoints.shapes import shape
 from jaxinterp.cli.main import main
 from jaxinterp.core.errors import InputError
 from jaxinterp.dictionaries.base import kind_of
@@ -23,13 +24,15 @@ from jaxinterp.models import declare
 from jaxinterp.parallel import aot, weights
 from jaxinterp.parallel.mesh import make
 from jaxinterp.training import ahead
-from jaxinterp.training.dictionary_specs import DictionaryRun, DictionarySpec, StartConfig
+from jaxinterp.training.api import load
+from jaxinterp.training.dictionary_specs import DictionaryRun, DictionarySpec, StartConfig, dictionary_config
 from jaxinterp.training.dictionary_step import init, step
 from jaxinterp.training.optimiser import OptimiserConfig
 from jaxinterp.training.resample import ResampleConfig
 from jaxinterp.training.sparsity.base import SparsityConfig
-from tests.support import tiny_config
+from tests.support import ROOT, tiny_config
 
+PODS = ROOT / "configs" / "pod"
 needs_libtpu = pytest.mark.skipif(aot.available() is not None, reason=str(aot.available()))
 LAYERS, WIDTH, FEATURES, ROWS, WINNERS = 2, 16, 128, 32, 2
 TINY: Any = SimpleNamespace(n_layers=LAYERS, d_model=WIDTH)
@@ -136,3 +139,47 @@ def test_collection_holds_the_weights_and_a_block() -> None:
     assert recorded <= report.memory.outputs < 1.1 * recorded + 64
     with pytest.raises(InputError, match="longer than the model's context of 32"):
         compile_collection(config, mesh, block=2, length=33)
+
+
+def table(columns: int) -> list[list[str]]:
+    """The rows of docs/scale.md with so many cells whose third or second is a slice and first a file of configs/pod."""
+    lines = (ROOT / "docs" / "scale.md").read_text().splitlines()
+    cells = [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"
+    ]
+    return [row for row in cells if len(row) == columns and (PODS / f"{row[0]}.yaml").exists()]
+
+
+def configured(row: list[str]) -> DictionaryRun:
+    """What a row of the table was compiled for."""
+    _, run, _ = load(PODS / f"{row[0]}.yaml", row[1].split())
+    return run
+
+
+def test_the_table_of_training_adds_up() -> None:
+    """Floors by arithmetic: 16 bytes a parameter over all devices."""
+    rows = table(11)
+    assert {row[0] for row in rows} >= {"clt-gemma-2-2b", "sae-llama-3.1-8b"}
+    for row in rows:
+        run, (chips, floor, peak, available) = configured(row), (float(row[i]) for i in (3, 5, 8, 9))
+        devices = int(chips) * (2 if row[2].startswith("tpu7x") else 1)
+        assert aot.chips(row[2]) == chips
+        assert run.batch // run.accumulate == int(row[4])
+        subject: Any = ahead.Subject(shape(run.model))
+        there: Any = jax.sharding.AbstractMesh((1, devices), ("data", "model"))
+        least = ahead.floor(dictionary_config(run, subject), there) / aot.GIB
+        assert least == pytest.approx(floor, abs=0.01)
+        assert floor < peak < available
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("row", table(11), ids=lambda row: f"{row[0]} {row[2]}")
+def test_the_table_of_training_is_true(row: list[str]) -> None:
+    run = configured(row)
+    facts = ahead.study(run, shape(run.model), row[2])
+    assert facts["fits"], facts
+    # Compilers of other versions plan a little differently.
+    assert facts["arguments_gib"] == pytest.approx(float(row[6]), rel=0.01, abs=0.01)
+    assert facts["peak_gib"] == pytest.approx(float(row[8]), rel=0.1)
+    assert facts["gathered_gib"] < 0.25
