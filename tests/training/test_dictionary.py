@@ -315,13 +315,6 @@ def test_other_kinds_learn_too(spec: D.DictionarySpec) -> None:
         assert max(found.nmse) < 0.5
 
 
-def test_features_of_a_crosscoder_are_not_restarted() -> None:
-    run, _ = setting(LAYER)
-    run = dataclasses.replace(run, dictionary=D.DictionarySpec("crosscoder", 48))
-    with pytest.raises(InputError, match=r"cannot be restarted, set resample.every to 0"):
-        D.dictionary_config(run, Model({}, MODEL, None, "m"))
-
-
 def test_dead_features_are_restarted_and_fire() -> None:
     run, config = setting(LAYER, resample=resample.ResampleConfig(dead_after=5, every=10, at_most=0.2))
     batch = data()
