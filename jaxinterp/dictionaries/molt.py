@@ -53,11 +53,12 @@ def groups(config: DictionaryConfig) -> Iterator[slice]:
 
 def decode(params: Tree, config: DictionaryConfig, a: Array, x: Array | None = None) -> Array:
     """``Σ_i a_i U_i V_i x + b_dec`` (+ skip) for ``a [L, ..., N]``, ``x [L, ..., D]`` → ``[L, ..., D']``."""
-    y = _apply(params, config, a, _needed(x))
+    y = _apply(params, config, a, needed(x))
     return encoder.bias_and_skip(params, config, y, x)
 
 
-def _needed(x: Array | None) -> Array:
+def needed(x: Array | None) -> Array:
+    """``x``, which decoding cannot do without."""
     if x is None:
         raise ValueError("the features of a molt are maps of its input: decode needs x too")
     return x
@@ -70,6 +71,31 @@ def _apply(params: Tree, config: DictionaryConfig, a: Array, x: Array) -> Array:
         inner = einsum("l...d,lckd->l...ck", x, v) * a[..., group, None]
         y = y + einsum("l...ck,lcdk->l...d", inner, u)
     return y
+
+
+def decode_few(params: Tree, config: DictionaryConfig, indices: Array, values: Array, x: Array) -> Array:
+    """As `decode` without bias and skip, of few features a row: a slot at a time, each row's own U and V.
+
+    Args:
+      indices, values: ``[L, R, K]``; an index of N says nothing. x: ``[L, R, D]``.
+
+    Returns:
+      ``[L, R, D']``.
+    """
+
+    @jax.checkpoint
+    def slot(y: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
+        index, value = one
+        for group, u, v in zip(groups(config), params[OUT], params[IN], strict=True):
+            inside = (index >= group.start) & (index < group.stop)
+            at = jnp.clip(index - group.start, 0, u.shape[1] - 1)
+            own_u, own_v = (jax.vmap(lambda maps, i: maps[i])(maps, at) for maps in (u, v))
+            weight = jnp.where(inside, value, jnp.zeros_like(value))[..., None]
+            y = y + einsum("lrk,lrek->lre", einsum("lrd,lrkd->lrk", x, own_v) * weight, own_u)
+        return y, None
+
+    slots = (jnp.moveaxis(indices, -1, 0), jnp.moveaxis(values, -1, 0))
+    return jax.lax.scan(slot, jnp.zeros((*x.shape[:-1], config.d_out), x.dtype), slots)[0]
 
 
 def transform(params: Tree, config: DictionaryConfig, a: Array) -> Array:
@@ -119,7 +145,7 @@ def decode_into(
 ) -> Array:
     """What ``a [..., N]`` of one layer writes at its input ``x [..., D]``: ``[L, ..., D']``, zero elsewhere."""
     one = {OUT: tuple(u[layer][None] for u in params[OUT]), IN: tuple(v[layer][None] for v in params[IN])}
-    y = _apply(one, config, a[None], _needed(x)[None])[0]
+    y = _apply(one, config, a[None], needed(x)[None])[0]
     return jnp.zeros((config.n_layers, *y.shape), y.dtype).at[layer].set(y)
 
 

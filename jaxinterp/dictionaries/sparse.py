@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.dictionaries import crosscoder, encoder
+from jaxinterp.dictionaries import crosscoder, encoder, molt
 from jaxinterp.dictionaries.activations import activate
 from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
@@ -32,7 +32,11 @@ from jaxinterp.dictionaries.sparse_rows import (
     sum_columns,
 )
 
-KINDS = ("plt", "clt", "crosscoder")
+KINDS = ("plt", "clt", "crosscoder", "molt")
+"""Kinds whose features are read one by one."""
+
+WRITTEN = (*KINDS, "lorsa")
+"""Kinds that sparse code can be decoded of; that of a lorsa, whose features look back, comes from `from_dense`."""
 
 
 class Code(NamedTuple):
@@ -62,7 +66,7 @@ def encode(
     Raises:
       InputError: no capacity, or a kind whose features are not read one by one.
     """
-    check(config)
+    check(config, KINDS)
     n, choosing = config.n_features, config.activation in ("topk", "groupmax")
     if not choosing and capacity is None:
         raise InputError(f"sparse code of {config.activation} features needs a capacity: the slots of a row")
@@ -94,10 +98,12 @@ def encode(
     return Code(indices.reshape(shape), values.reshape(shape), jnp.sum(lost, axis=1, dtype=jnp.int32))
 
 
-def check(config: DictionaryConfig) -> None:
-    """Raises an `InputError` where there is no sparse code of this kind."""
-    if config.kind not in KINDS:
-        raise InputError(f"there is no sparse code of the kind {config.kind}, only of {', '.join(KINDS)}")
+def check(config: DictionaryConfig, kinds: tuple[str, ...]) -> None:
+    """Raises an `InputError` where this cannot be done sparsely for the dictionary's kind."""
+    if config.kind not in kinds:
+        raise InputError(
+            f"there is no such sparse code of the kind {config.kind}, only of {', '.join(kinds)}"
+        )
 
 
 def winners(h: Array, k: int, norms: Array | None = None, recall: float = 1.0) -> Array:
@@ -202,13 +208,20 @@ def _joined(indices: Array, n: int) -> Array:
 
 
 def decode(params: Tree, config: DictionaryConfig, code: Code, x: Array | None = None) -> Array:
-    """As `Kind.decode`: ``[L, ..., D]``, every decoder, bias and skip; ``x [L, ..., D]`` where that needs it."""
-    check(config)
+    """As `Kind.decode`: ``[L, ..., D]``, every decoder, bias and skip; ``x [L, ..., D]`` where that needs it.
+
+    Raises:
+      InputError: a kind without sparse code. ValueError: no ``x`` where it is needed.
+    """
+    check(config, WRITTEN)
     n, batch = config.n_features, code.indices.shape[1:-1]
     indices = code.indices.reshape(len(code.indices), -1, code.indices.shape[-1])
     values = code.values.reshape(indices.shape)
     if config.kind == "clt" and not config.tied:
         y = _across(tuple(params["W_dec"]), indices, values)
+    elif config.kind == "molt":
+        given = molt.needed(x)
+        y = molt.decode_few(params, config, indices, values, given.reshape(*indices.shape[:2], -1))
     elif config.kind == "crosscoder":
         decoders = crosscoder.decoders(params, config)
         y = jnp.stack([gather_sum(rows, indices[0], values[0]) for rows in decoders])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import sparse
+from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.parallel import placement
 from jaxinterp.training.sparsity.base import Few, Pass
@@ -43,7 +44,7 @@ def wins(wanted: bool | str, few: Few | None, config: DictionaryConfig, x: Array
             0,
             reason or "the method of sparsity, or its pre_activation, needs all pre-activations",
         )
-    elif config.kind not in sparse.KINDS:
+    elif config.kind not in sparse.KINDS or kind_of(config).maps:
         reason = f"features of the kind {config.kind} are not read one by one"
     elif placement.current() is not None or _spread(x):
         reason = "rows or features are divided over a mesh"

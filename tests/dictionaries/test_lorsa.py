@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.dictionaries import from_model, lorsa, normalise
+from jaxinterp.dictionaries import from_model, lorsa, normalise, sparse
 from jaxinterp.dictionaries.attention import Attention, Places, whole
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
@@ -270,3 +270,23 @@ def test_models_whose_attention_cannot_be_copied_say_so() -> None:
     assert from_model.attention_like(gemma, layers=(0, 1)).rope_base == gemma.rope_local_base
     scaled = from_model.attention_like(gemma, layers=(2,))
     assert scaled.rope_scaling == RopeScaling("linear", 8.0) and scaled.window == (0,)
+
+
+def test_sparse_code_is_decoded_as_dense(x64: None) -> None:
+    d, x, where = make(), inputs(), places()
+    kind = kind_of(d.config)
+    slope = jnp.cos(jnp.arange(L * B * T * OUT, dtype=x.dtype)).reshape(L, B, T, OUT)
+
+    def value(params: Any, sparsely: bool) -> jax.Array:
+        z = lorsa.encode(params, d.config, x, where)
+        if not sparsely:
+            return jnp.sum(slope * kind.decode(params, d.config, z))
+        code = sparse.from_dense(z, z.shape[-1])
+        return jnp.sum(slope * sparse.decode(params, d.config, code))
+
+    dense, found = (
+        jax.jit(jax.value_and_grad(partial(value, sparsely=way)))(d.params) for way in (False, True)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, dense)
+    with pytest.raises(InputError, match="no such sparse code of the kind lorsa"):
+        sparse.encode(d.params, d.config, x, 4)

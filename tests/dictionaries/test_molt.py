@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.dictionaries import initialise, molt, normalise
+from jaxinterp.dictionaries import initialise, molt, normalise, sparse
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, kind_of
 from jaxinterp.dictionaries.load import load_dictionary, save_dictionary
 from jaxinterp.parallel.weights import is_weight
@@ -244,3 +244,22 @@ def test_ranks_that_make_no_sense_are_refused(changes: dict[str, Any], message: 
     fields = {"kind": "molt", "n_layers": L, "n_features": N, "d_model": D, "ranks": RANKS, **changes}
     with pytest.raises(InputError, match=message):
         DictionaryConfig(**fields)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_sparse_code_gives_the_same_values_and_gradients(x64: None, gate: str) -> None:
+    d, x = make(gate), inputs(2, 3)
+    slope = jnp.asarray(np.random.default_rng(7).normal(size=(L, 2, 3, OUT)))
+
+    def dense(params: Any, x: jax.Array) -> jax.Array:
+        kind = kind_of(d.config)
+        return jnp.sum(slope * kind.decode(params, d.config, kind.encode(params, d.config, x), x))
+
+    def sparsely(params: Any, x: jax.Array) -> jax.Array:
+        code = sparse.encode(params, d.config, x, N)
+        return jnp.sum(slope * sparse.decode(params, d.config, code, x))
+
+    expected = jax.jit(jax.value_and_grad(dense, (0, 1)))(d.params, x)
+    found = jax.jit(jax.value_and_grad(sparsely, (0, 1)))(d.params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, expected)
+    assert np.abs(expected[1][0][molt.OUT][0]).max() > 0.01
