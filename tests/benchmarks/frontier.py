@@ -108,6 +108,7 @@ def plot(found: list[dict[str, Any]], path: str) -> None:
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "frontier"
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullLocator
 
     groups = points(found)
     models = list(dict.fromkeys(model for model, _ in groups))
@@ -126,7 +127,13 @@ def plot(found: list[dict[str, Any]], path: str) -> None:
             if each:
                 axis.plot(*zip(*each, strict=True), markers[kind], color=colours[kind], markersize=4)
         axis.set(xscale="log", yscale="log", xlabel="L0, mean over layers", title=model)
-        axis.grid(True, which="both", linewidth=0.3)
+        axis.set_xticks([4, 8, 16, 32, 64], minor=False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.grid(True, linewidth=0.3)
     axes[0][0].set_ylabel("normalised error, mean over layers")
     axes[0][0].legend()
     figure.tight_layout()
