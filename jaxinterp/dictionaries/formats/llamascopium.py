@@ -17,14 +17,21 @@ from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.formats import hooks, single, tensors
 from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats.llamascopium_common import (
+    ACTIVATIONS,
+    AVERAGE,
+    CONFIG,
+    TENSORS,
+    THRESHOLD,
+    logarithms,
+    norm_of,
+    scale,
+)
 from jaxinterp.dictionaries.formats.mapped import Count, Piece, opened
 from jaxinterp.dictionaries.formats.notes import note
 from jaxinterp.dictionaries.formats.pieces import Pieces, whole
 
 NAME = "llamascopium"
-CONFIG, TENSORS = "config.json", "sae_weights.safetensors"
-THRESHOLD, AVERAGE = "activation_function.log_jumprelu_threshold", "dataset_average_activation_norm."
-ACTIVATIONS = ("relu", "jumprelu", "topk")
 
 
 def recognises(path: Path) -> bool:
@@ -43,10 +50,10 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
     if kind == "clt":
         return whole(pieces(path, dtype))
     reads, writes, sites, layers = _hooks(config, kind)
-    norm = config.get("norm_activation", str, "inference")
+    norm = norm_of(config)
     with tensors.reading(path / TENSORS) as file:
-        scale = [_scale(file, hook, config.size("d_model"), norm) for hook in (*reads, *writes)]
-        read_by, write_by = scale[: len(reads)], scale[len(reads) :]
+        by = [scale(file, hook, config.size("d_model"), norm) for hook in (*reads, *writes)]
+        read_by, write_by = by[: len(reads)], by[len(reads) :]
         load = _crosscoder if kind == "crosscoder" else _sae
         params = load(file, config, activation, np.dtype(dtype), read_by, write_by)
         file.ignore(*(name for name in file.names if name.startswith(AVERAGE)))
@@ -78,9 +85,7 @@ def _header(path: Path) -> tuple[Fields, str, str, bool]:
         )
     if config.get("use_glu_encoder", bool, False):
         raise InputError(f"{config.where}: use_glu_encoder is true; gated linear encoders are not supported")
-    norm = config.get("norm_activation", str, "inference")
-    if norm not in ("inference", "dataset-wise"):
-        raise InputError(f"{config.where}: norm_activation is {norm!r}, which no weights can hold")
+    norm_of(config)
     ranked = config.get("sparsity_include_decoder_norm", bool, False)
     if ranked and kind == "clt" and activation != "relu":
         raise InputError(f"{config.where}: sparsity_include_decoder_norm is not supported for a clt")
@@ -93,10 +98,10 @@ def pieces(path: Path, dtype: Any = "float32") -> Pieces:
     if kind != "clt":
         raise InputError(f"{path}: the type {kind} is not read in pieces, load it whole")
     reads, writes, sites, layers = _hooks(config, kind)
-    norm, wanted = config.get("norm_activation", str, "inference"), np.dtype(dtype)
+    norm, wanted = norm_of(config), np.dtype(dtype)
     counter, count, d = Count(), len(reads), config.size("d_model")
     file = opened(path / TENSORS, counter)
-    read_by, write_by = ([_scale(file, hook, d, norm) for hook in side] for side in (reads, writes))
+    read_by, write_by = ([scale(file, hook, d, norm) for hook in side] for side in (reads, writes))
     n = file.sizes("W_E", ("layers", "width", "features"))[2]
     file.ignore("W_E", "b_E", *(f"{name}.{target}" for name in ("W_D", "b_D") for target in range(count)))
     file.ignore(*(name for name in file.names if name.startswith(AVERAGE)))
@@ -141,16 +146,6 @@ def _hooks(config: Fields, kind: str) -> tuple[list[str], list[str], tuple[str, 
     if [layer for _, layer in ins] != [layer for _, layer in outs]:
         raise InputError(f"{config.where}: hook points read and write different layers")
     return reads, writes, (ins[0][0], outs[0][0]), tuple(layer for _, layer in ins)
-
-
-def _scale(file: tensors.Reader, hook: str, d: int, norm: str) -> float:
-    if norm == "inference":
-        return 1.0
-    average = file.scalar(AVERAGE + hook)
-    if average <= 0:
-        raise InputError(f"{file.path}: {AVERAGE}{hook} is {average}, expected a positive number")
-    note("the data's average lengths are folded in; activations are those of the scaled input")
-    return float(np.sqrt(d) / average)
 
 
 def _sae(
@@ -240,12 +235,7 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
     one = slice(None) if clt or cross else 0
     values = {"W_E": np.swapaxes(stored["W_enc"], 1, 2)[one], "b_E": stored["b_enc"][one]}
     if config.activation == "jumprelu":
-        if not (stored["threshold"] > 0).all():
-            raise InputError(
-                f"a threshold is not positive, which the format {NAME} (log_threshold) cannot say"
-            )
-        note("thresholds are stored as logarithms, which changes their last digits")
-        values[THRESHOLD] = np.log(stored["threshold"])[one]
+        values[THRESHOLD] = logarithms(stored["threshold"], NAME)[one]
     if config.tied or config.shared:
         note("decoders that are the same for several layers are written once for each")
     if clt:

@@ -8,7 +8,6 @@ in `llamascopium`. One file is one layer.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,31 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import write_json
 from jaxinterp.dictionaries.attention import Attention
 from jaxinterp.dictionaries.config import DictionaryConfig
-from jaxinterp.dictionaries.formats import hooks, single, tensors
-from jaxinterp.dictionaries.formats.fields import Fields, read_fields
+from jaxinterp.dictionaries.formats import single, tensors
+from jaxinterp.dictionaries.formats.fields import Fields
+from jaxinterp.dictionaries.formats.llamascopium_common import (
+    AVERAGE,
+    CONFIG,
+    TENSORS,
+    THRESHOLD,
+    header,
+    is_type,
+    logarithms,
+    refuses_sites,
+    scale,
+    written_fields,
+)
 from jaxinterp.models.rotary import RopeScaling
 
 NAME = "llamascopium-lorsa"
-CONFIG, TENSORS = "config.json", "sae_weights.safetensors"
-THRESHOLD, AVERAGE = "activation_function.log_jumprelu_threshold", "dataset_average_activation_norm."
 BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
-ACTIVATIONS = ("relu", "jumprelu", "topk")
 CONTEXT = 2048
 """``n_ctx`` of what is written: the program sizes its buffers by it; the dictionary itself has no limit."""
 
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` is a folder with this format's two files, of a Lorsa."""
-    if not ((path / CONFIG).is_file() and (path / TENSORS).is_file()):
-        return False
-    try:
-        values = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("sae_type") == "lorsa"
+    return is_type(path, "lorsa")
 
 
 def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str, Any]]:
@@ -49,27 +51,14 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
       InputError: another type, an activation function, embedding, norm or hook that is not understood, a missing,
         unknown or wrong field or tensor, or a damaged file.
     """
-    fields, kind = read_fields(path / CONFIG), np.dtype(dtype)
-    where = fields.where
-    if (found := fields.get("sae_type", str)) != "lorsa":
-        raise InputError(f"{where}: sae_type is {found!r}, expected lorsa")
-    activation = fields.get("act_fn", str)
-    if activation not in ACTIVATIONS:
-        raise InputError(f"{where}: act_fn is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
-    norm = fields.get("norm_activation", str, "inference")
-    if norm not in ("inference", "dataset-wise"):
-        raise InputError(f"{where}: norm_activation is {norm!r}, which no weights can hold")
+    head, kind = header(path, "lorsa"), np.dtype(dtype)
+    fields, activation, by_length = head.fields, head.activation, head.by_length
     if fields.get("use_smolgen", bool, False) or fields.get("skip_bos", bool, False):
-        raise InputError(f"{where}: use_smolgen and skip_bos are not supported")
-    by_length = fields.get("sparsity_include_decoder_norm", bool, False)
-    names = [fields.get(f"hook_point_{side}", str) for side in ("in", "out")]
-    (read_site, layer), (write_site, other) = (hooks.lens_site(name, where, "a hook point") for name in names)
-    if layer != other:
-        raise InputError(f"{where}: hook points read layer {layer} and write layer {other}")
+        raise InputError(f"{fields.where}: use_smolgen and skip_bos are not supported")
     attention, d = _attention(fields), fields.size("d_model")
     q, e = attention.heads, attention.width
     with tensors.reading(path / TENSORS) as file:
-        scale = [_scale(file, name, d, norm) for name in names]
+        by = [scale(file, name, d, head.norm) for name in head.hooks]
         n = file.sizes("W_V", ("features", "width"))[0]
         arrays = {
             "W_enc": file.take("W_V", (n, d), kind),
@@ -96,24 +85,15 @@ def read(path: Path, dtype: Any = "float32") -> tuple[DictionaryConfig, dict[str
         file.ignore(*BUFFERS, *(name for name in file.names if name.startswith(AVERAGE)))
         file.finish((THRESHOLD,))
     for name, factor in (
-        *((name, scale[0]) for name in ("W_enc", "W_q", "W_k")), *((name, 1 / scale[1]) for name in ("W_dec", "b_dec")),
+        *((name, by[0]) for name in ("W_enc", "W_q", "W_k")), *((name, 1 / by[1]) for name in ("W_dec", "b_dec")),
     ):  # fmt: skip
         arrays[name] = (arrays[name] * factor).astype(kind)
     k = fields.size("top_k") if activation == "topk" else 0
     config = DictionaryConfig(
-        "lorsa", 1, n, d, activation=activation, k=k, ranked=by_length and bool(k), read_site=read_site,
-        write_site=write_site, layers=(layer,), attention=attention,
+        "lorsa", 1, n, d, activation=activation, k=k, ranked=by_length and bool(k), read_site=head.sites[0],
+        write_site=head.sites[1], layers=(head.layer,), attention=attention,
     )  # fmt: skip
     return config, {name: value[None] for name, value in arrays.items()}
-
-
-def _scale(file: tensors.Reader, hook: str, d: int, norm: str) -> float:
-    if norm == "inference":
-        return 1.0
-    average = file.scalar(AVERAGE + hook)
-    if average <= 0:
-        raise InputError(f"{file.path}: {AVERAGE}{hook} is {average}, expected a positive number")
-    return float(np.sqrt(d) / average)
 
 
 def _attention(fields: Fields) -> Attention:
@@ -156,13 +136,8 @@ def refuses(config: DictionaryConfig) -> str | None:
     attention = config.attention
     if config.kind != "lorsa" or config.n_layers != 1 or attention is None:
         return f"it has one layer of a lorsa, not the kind {config.kind!r} with {config.n_layers} layers"
-    if config.activation not in ACTIVATIONS:
-        return f"it has no activation {config.activation!r}"
-    if config.d_write is not None:
-        return f"it has nothing for d_write = {config.d_write}"
-    for name in ("read_site", "write_site"):
-        if hooks.lens_name(getattr(config, name), 0) is None:
-            return f"it has nothing for {name} = {getattr(config, name)}"
+    if (why := refuses_sites(config)) is not None:
+        return why
     if attention.softcap is not None or any(attention.window) or attention.qk_gain_offset:
         return "it has nothing for a softcap, a window or a gain that is added to one"
     if attention.rope_scaling is not None and attention.rope_scaling.kind != "llama3":
@@ -188,19 +163,9 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         names |= {"ln_q.w": "q_norm", "ln_k.w": "k_norm"}
     values = {theirs: stored[ours] for theirs, ours in names.items()}
     if config.activation == "jumprelu":
-        if not (stored["threshold"] > 0).all():
-            raise InputError(
-                f"a threshold is not positive, which the format {NAME} (log_threshold) cannot say"
-            )
-        values[THRESHOLD] = np.log(stored["threshold"])
+        values[THRESHOLD] = logarithms(stored["threshold"], NAME)
     tensors.write(folder / TENSORS, values)
-    layer = single.layer_of(config)
-    fields: dict[str, Any] = {
-        "sae_type": "lorsa", "d_model": config.d_model, "expansion_factor": config.n_features / config.d_model,
-        "act_fn": config.activation, "norm_activation": "inference", "use_decoder_bias": True,
-        "sparsity_include_decoder_norm": config.ranked, "dtype": f"torch.{np.dtype(dtype).name}",
-        "hook_point_in": hooks.lens_name(config.read_site, layer),
-        "hook_point_out": hooks.lens_name(config.write_site, layer),
+    fields = written_fields(config, "lorsa", dtype) | {
         "n_qk_heads": attention.heads, "d_qk_head": attention.width, "n_ctx": CONTEXT,
         "positional_embedding_type": "none" if attention.rope_base is None else "rotary",
         "rotary_dim": attention.rope_width or attention.width, "rotary_base": int(attention.rope_base or 10000),
@@ -208,8 +173,6 @@ def write(folder: Path, config: DictionaryConfig, params: dict[str, Any], dtype:
         "attn_scale": 1 / attention.score_scale, "use_post_qk_ln": normed,
         "normalization_type": "RMS" if normed else None, "eps": attention.eps,
     }  # fmt: skip
-    if config.activation == "topk":
-        fields["top_k"] = config.k
     scaling = attention.rope_scaling
     fields["use_NTK_by_parts_rope"] = scaling is not None
     if scaling is not None:
