@@ -115,8 +115,8 @@ def test_there_is_no_code_without_a_capacity() -> None:
     d = make("plt", "relu")
     with pytest.raises(InputError, match="capacity"):
         sparse.encode(d.params, d.config, inputs(2))
-    with pytest.raises(InputError, match="molt"):
-        sparse.check(SimpleNamespace(kind="molt"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lorsa"):
+        sparse.check(SimpleNamespace(kind="lorsa"), sparse.KINDS)  # type: ignore[arg-type]
 
 
 def test_rows_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
