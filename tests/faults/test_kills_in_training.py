@@ -101,7 +101,7 @@ def settings(stored: bool, folder: Path, name: str, **changes: Any) -> Path:
     source = {"store": str(folder / "store"), "stored": {"window": 2}} if stored else {}
     text = {"source": str(folder / "ids.npy"), "length": 16, "batch": 16, "start": -1, "limit": 4}
     loop = {"log_every": 1, "checkpoint_every": 3, "keep": 2}
-    return tiny_run.config(folder, name, steps=STEPS, text=text, loop=loop, **{**source, **changes})
+    return tiny_run.config(folder, name, **{"steps": STEPS, "text": text, "loop": loop, **source, **changes})
 
 
 def test_two_kills(folder: Path) -> None:
