@@ -1,0 +1,100 @@
+"""What targets read, and targets as linear combinations of it.
+
+A reading is a vector that meets the residual stream at one place: after the final norm, or where a part of the
+replacement model reads. A target is a weighted sum of readings, so the rows of the adjacency are computed per
+reading and combined on the host.
+
+Letters: C targets, C' readings, D width, L layers, T position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PARTS = ("attention", "mlp", "residual")
+"""Junctions of a layer, in the order in which the residual stream meets them; a part is known by its place here."""
+FINAL = -1
+"""The part of a reading after the final norm."""
+
+
+class Junction(NamedTuple):
+    """What a part of the replacement model offers to be read.
+
+    Attributes:
+      part: place in `PARTS`.
+      read_site: the site of `models.sites` that its encoders read.
+      layers: the layers that it covers.
+      n_features: features of each of them.
+    """
+
+    part: int
+    read_site: str
+    layers: Sequence[int]
+    n_features: int
+
+
+class Readings(NamedTuple):
+    """C' vectors at places of the model; host arrays.
+
+    Attributes:
+      layer: [C'] the layer, L for what the unembedding reads after the final norm.
+      part: [C'] number of the junction in `PARTS`, `FINAL` for the final norm.
+      position: [C'] not negative.
+      feature: [C'] feature of that layer and part, whose encoder row and bias the tracer looks up; -1 where
+        ``vectors`` says what is read.
+      head: [C'] -1.
+      vectors: [C', D] in the coordinates of the read site; zero where ``feature`` is not negative.
+    """
+
+    layer: np.ndarray
+    part: np.ndarray
+    position: np.ndarray
+    feature: np.ndarray
+    head: np.ndarray
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of one graph, in order.
+
+    Attributes:
+      readings: what they read.
+      combine: [C, C'] float64; target = combine @ readings, and so are its row of the adjacency, its value and
+        its constant.
+      labels: text of each.
+      weights: [C] float64 of each in the influence (the ``probability`` column of its node).
+      layer, part, position, index: [C] columns of the target nodes. ``index`` is the token, the feature, or -1;
+        ``layer`` is L, except for features, directions and supernodes read inside the model.
+      wanted: what was asked for, as plain values for the record of the graph (`wanted.to_plain`); None for the
+        salient next tokens.
+    """
+
+    readings: Readings
+    combine: np.ndarray
+    labels: tuple[str, ...]
+    weights: np.ndarray
+    layer: np.ndarray
+    part: np.ndarray
+    position: np.ndarray
+    index: np.ndarray
+    wanted: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of_readings(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of readings [C', ...] combined into those of targets [C, ...], summed in float64.
+
+        For rows, values, constants and what a graph leaves out alike. The result is float64; where every target
+        is one reading with factor 1 it is exactly the reading's.
+        """
+        flat = np.asarray(numbers, np.float64).reshape(len(numbers), -1)
+        out = np.zeros((len(self.combine), flat.shape[1]))
+        for target, reading in zip(*np.nonzero(self.combine), strict=True):
+            out[target] += self.combine[target, reading] * flat[reading]
+        return out.reshape(len(self.combine), *np.shape(numbers)[1:])
