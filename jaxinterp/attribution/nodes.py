@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxinterp.attribution.sources import Active, Slots
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET, node_table
+from jaxinterp.graphs.kinds import BIAS, EMBEDDING, ERROR, FEATURE, TARGET, node_table
 
-DECODER, ATTENTION, NORM, POSITION = range(len(BIAS_NAMES))
+DECODER, ATTENTION, NORM, POSITION = range(4)  # places in BIAS_NAMES
 
 
 class Layout(NamedTuple):

@@ -17,7 +17,7 @@ from jaxinterp.graphs.graph import Graph
 from jaxinterp.models.model import Model
 
 TOLERANCE = 1e-5
-_COMPARED = ("kind", "layer", "position", "index", "activation", "influence", "probability", "value")
+_COMPARED = ("kind", "part", "layer", "position", "index", "activation", "influence", "probability", "value")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _differences(old: Graph, new: Graph) -> tuple[float | None, list[str]]:
         if not same.all():
             node = int(np.flatnonzero(~same)[0])
             found.append(f"node {node}: {name} is {_number(a[node])} in the file, {_number(b[node])} now")
-            if name in ("kind", "layer", "position", "index") or not np.array_equal(a != a, b != b):
+            if name in ("kind", "part", "layer", "position", "index") or not np.array_equal(a != a, b != b):
                 return None, found
             largest = max(largest, float(np.nanmax(np.abs(a - b)) / np.nanmax(np.abs(a))))
     if not (np.array_equal(old.indptr, new.indptr) and np.array_equal(old.indices, new.indices)):

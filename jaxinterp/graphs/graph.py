@@ -12,7 +12,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import Csr, rows_of, select
 from jaxinterp.graphs.checks import Checks, check
 from jaxinterp.graphs.influence import node_influence, running_share, target_weights
-from jaxinterp.graphs.kinds import CONVENTIONS, KIND_NAMES, NODE, TARGET, node_order
+from jaxinterp.graphs.kinds import CONVENTIONS, KIND_NAMES, NODE, PART_NAMES, TARGET, node_order
 from jaxinterp.graphs.prune import check_settings, prune_masks
 from jaxinterp.graphs.scores import Scores, pruned_scores, scores
 
@@ -184,6 +184,10 @@ def assemble(
     n = len(nodes)
     if nodes.dtype != NODE:
         raise InputError("the node table has other fields than graphs.kinds.NODE: make it with node_table(n)")
+    if n and nodes["part"].max() >= len(PART_NAMES):
+        raise InputError(
+            f"a node has part {nodes['part'].max()}: expected 0 (attention), 1 (mlp) or 2 (residual)"
+        )
     if len(csr.indptr) != n + 1:
         raise InputError(f"edges are for {len(csr.indptr) - 1} nodes, the node table has {n}")
     if not np.array_equal(node_order(nodes), np.arange(n)):

@@ -8,7 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE
+from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, MLP_PART
+
+SHORT_PARTS = ("attn", "mlp", "resid")
 
 
 def cantor(layer: int, index: int) -> int:
@@ -24,26 +26,34 @@ def uncantor(paired: int) -> tuple[int, int]:
 
 
 def node_ids(nodes: np.ndarray, n_layers: int) -> list[str]:
-    """A distinct id for every node: "{layer}_{index}_{position}" and its relatives."""
+    """A distinct id for every node: "{layer}_{index}_{position}" and its relatives.
+
+    Parts other than the MLP's are named in it, so that the ids of a graph with MLP dictionaries alone are those
+    that other programs take apart.
+    """
     found, used = [], Counter[str]()
-    for node in nodes.tolist():
-        name = _node_id(node[0], node[1], node[2], node[3], n_layers)
+    columns = [nodes[name].tolist() for name in ("kind", "part", "layer", "position", "index")]
+    for kind, part, layer, position, index in zip(*columns, strict=True):
+        name = _node_id(kind, part, layer, position, index, n_layers)
         used[name] += 1
         # Only targets that are no tokens (directions) can share a name.
         found.append(name if used[name] == 1 else f"{name}-{used[name]}")
     return found
 
 
-def _node_id(kind: int, layer: int, position: int, index: int, n_layers: int) -> str:
+def _node_id(kind: int, part: int, layer: int, position: int, index: int, n_layers: int) -> str:
+    middle = "" if part == MLP_PART else f"{SHORT_PARTS[part]}_"
     if kind == FEATURE:
-        return f"{layer}_{index}_{position}"
+        return f"{layer}_{middle}{index}_{position}"
     if kind == ERROR:
-        return f"{layer}_error_mlp_{position}"
+        return f"{layer}_error_{SHORT_PARTS[part]}_{position}"
     if kind == BIAS:
         name = BIAS_NAMES[index] if 0 <= index < len(BIAS_NAMES) else str(index)
-        return f"{'E' if layer < 0 else layer}_bias_{name}_{position}"
+        return f"{'E' if layer < 0 else layer}_bias_{name}_{middle}{position}"
     if kind == EMBEDDING:
         return f"E_{index}_{position}"
+    if layer < n_layers and index >= 0:  # a feature's pre-activation
+        return f"{n_layers + 1}_{layer}.{middle[:-1]}{'.' if middle else ''}{index}_{position}"
     return f"{n_layers + 1}_{index if index >= 0 else 'direction'}_{position}"
 
 

@@ -11,13 +11,14 @@ from jaxinterp.graphs.build import from_triples
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import uncantor
 from jaxinterp.graphs.json_values import expect, number, optional_number
-from jaxinterp.graphs.json_write import FEATURE_TYPES, OWN_NUMBERS
-from jaxinterp.graphs.kinds import ERROR, FEATURE, TARGET, node_order, node_table
+from jaxinterp.graphs.json_write import ATTENTION_TYPES, FEATURE_TYPES, OWN_NUMBERS
+from jaxinterp.graphs.kinds import ERROR, FEATURE, PART_NAMES, TARGET, node_order, node_table
 
 _NODE_KEYS = {
     *("node_id", "feature", "layer", "ctx_idx", "feature_type", "token_prob", "is_target_logit", "run_idx"),
     *("reverse_ctx_idx", "jsNodeId", "clerp", "influence", "activation", "jaxinterp"),
 }
+_TYPES = {name: kind for kind, name in enumerate(FEATURE_TYPES)} | {n: k for k, n in ATTENTION_TYPES.items()}
 _LINK_KEYS = {"source", "target", "weight"}
 _METADATA_KEYS = {
     *("slug", "scan", "transcoder_list", "prompt_tokens", "prompt", "node_threshold", "schema_version"),
@@ -41,8 +42,8 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
     Keys that others have added since are kept. Raises InputError naming the file, key and expectation.
     """
     own = {key: expect(top["jaxinterp"], key, kind, f"{where}: jaxinterp") for key, kind in _OWN.items()}
-    if own["version"] != 1:
-        raise InputError(f"{where}: jaxinterp.version: {own['version']}: this jaxinterp reads version 1")
+    if own["version"] not in (1, 2):
+        raise InputError(f"{where}: jaxinterp.version: {own['version']}: this jaxinterp reads 1 and 2")
     if own["dtype"] not in ("float32", "float64"):
         raise InputError(f"{where}: jaxinterp.dtype: {own['dtype']!r}: expected float32 or float64")
     metadata = parts["metadata"]
@@ -117,11 +118,16 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
 def _fill(node: np.ndarray, raw: dict[str, Any], where: str, length: int) -> str:
     """Set one record from one JSON node; its label."""
     kind_text = expect(raw, "feature_type", str, where)
-    if kind_text not in FEATURE_TYPES:
-        raise InputError(f"{where}.feature_type: {kind_text!r}: expected one of {', '.join(FEATURE_TYPES)}")
-    kind = FEATURE_TYPES.index(kind_text)
+    if kind_text not in _TYPES:
+        raise InputError(f"{where}.feature_type: {kind_text!r}: expected one of {', '.join(_TYPES)}")
+    kind = _TYPES[kind_text]
     own = raw["jaxinterp"]
     node["kind"] = kind
+    if "part" in own:
+        part = expect(own, "part", int, f"{where}.jaxinterp")
+        if not 0 <= part < len(PART_NAMES):
+            raise InputError(f"{where}.jaxinterp.part: {part}: expected 0 to {len(PART_NAMES) - 1}")
+        node["part"] = part
     position = expect(raw, "ctx_idx", int, where)
     if not 0 <= position < length:
         raise InputError(f"{where}.ctx_idx: {position}: the prompt has positions 0 to {length - 1}")

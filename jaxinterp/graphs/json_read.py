@@ -24,7 +24,17 @@ from jaxinterp.graphs.graph import Graph, with_influence
 from jaxinterp.graphs.ids import uncantor
 from jaxinterp.graphs.json_own import read_own
 from jaxinterp.graphs.json_values import expect, optional_number
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET, node_order, node_table
+from jaxinterp.graphs.kinds import (
+    ATTENTION_PART,
+    BIAS,
+    BIAS_NAMES,
+    EMBEDDING,
+    ERROR,
+    FEATURE,
+    TARGET,
+    node_order,
+    node_table,
+)
 
 _KINDS = {
     "cross layer transcoder": FEATURE,
@@ -183,6 +193,8 @@ def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool, lengt
         )
     kind = _KINDS[kind_text]
     node["kind"] = kind
+    if kind_text in ("lorsa", "lorsa error"):
+        node["part"] = ATTENTION_PART
     position = expect(raw, "ctx_idx", int, where)
     if not 0 <= position < length:
         raise InputError(f"{where}.ctx_idx: {position}: the prompt has positions 0 to {length - 1}")

@@ -141,5 +141,6 @@ def _fits(nodes: np.ndarray, target: int, source: int) -> bool:
     if nodes["kind"][target] == ERROR:
         return False
     later = nodes["position"][source] <= nodes["position"][target]
-    higher = nodes["kind"][target] == TARGET or nodes["layer"][source] < nodes["layer"][target]
+    places = [(int(nodes["layer"][i]), int(nodes["part"][i])) for i in (source, target)]
+    higher = nodes["kind"][target] == TARGET or places[0] < places[1]
     return bool(later and higher)

@@ -19,14 +19,25 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.graphs.build import rows_of
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.ids import cantor, node_ids, safe_name
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET
+from jaxinterp.graphs.ids import SHORT_PARTS, cantor, node_ids, safe_name
+from jaxinterp.graphs.kinds import (
+    ATTENTION_PART,
+    BIAS,
+    BIAS_NAMES,
+    EMBEDDING,
+    ERROR,
+    FEATURE,
+    MLP_PART,
+    TARGET,
+)
 from jaxinterp.graphs.plain import dumps, ordered, plain, short_floats
 
 LINK_LIMIT = 2_000_000
 LINK_WARNING = 200_000
 GENERATOR = "jaxinterp"
 FEATURE_TYPES = ("cross layer transcoder", "mlp reconstruction error", "bias", "embedding", "logit")
+# The dialect has two names for the attention part; the residual part goes under the names of the MLP's.
+ATTENTION_TYPES = {FEATURE: "lorsa", ERROR: "lorsa error"}
 OWN_NUMBERS = ("influence", "value", "constant", "left_out", "probability")
 _QPARAMS: dict[str, Any] = {
     "pinnedIds": [],
@@ -134,7 +145,7 @@ def _version(provenance: dict[str, Any]) -> str:
 def _own(graph: Graph) -> dict[str, Any]:
     """What the dialect has no place for."""
     return {
-        "version": 1,
+        "version": 1 if (graph.nodes["part"] == MLP_PART).all() else 2,
         "dtype": graph.weights.dtype.name,
         "n_layers": graph.n_layers,
         "token_ids": list(graph.token_ids),
@@ -147,20 +158,25 @@ def _own(graph: Graph) -> dict[str, Any]:
 def _nodes(graph: Graph, ids: list[str]) -> Iterator[dict[str, Any]]:
     top = int(graph.targets[0])
     for i, node in enumerate(graph.nodes):
-        kind, layer, position, index = (int(node[k]) for k in ("kind", "layer", "position", "index"))
+        kind, part, layer, position, index = (
+            int(node[k]) for k in ("kind", "part", "layer", "position", "index")
+        )
+        attention = part == ATTENTION_PART
         probability = float(node["probability"])
         written: dict[str, Any] = {
             "node_id": ids[i],
-            "feature": _feature(kind, layer, position, index),
+            "feature": _feature(kind, layer, position, index, graph.n_layers),
             "layer": str(graph.n_layers + 1) if kind == TARGET else "E" if layer < 0 else str(layer),
             "ctx_idx": position,
-            "feature_type": FEATURE_TYPES[kind],
+            "feature_type": ATTENTION_TYPES.get(kind, FEATURE_TYPES[kind])
+            if attention
+            else FEATURE_TYPES[kind],
             "token_prob": probability if np.isfinite(probability) else 0.0,
             "is_target_logit": kind == TARGET and i == top,
             "run_idx": 0,
             "reverse_ctx_idx": 0,
             "jsNodeId": ids[i],
-            "clerp": _clerp(graph, i, kind, index, probability),
+            "clerp": _clerp(graph, i, kind, part, index, probability),
             "influence": None if kind == TARGET else float(node["share"]),
             "activation": float(node["activation"]),
         }
@@ -170,21 +186,23 @@ def _nodes(graph: Graph, ids: list[str]) -> Iterator[dict[str, Any]]:
             own["label"] = graph.labels[i]
         if kind not in (FEATURE, ERROR):
             own |= {"layer": layer, "index": index}
+        if part != MLP_PART:
+            own["part"] = part
         written["jaxinterp"] = own
         yield written
 
 
-def _feature(kind: int, layer: int, position: int, index: int) -> int | None:
+def _feature(kind: int, layer: int, position: int, index: int, n_layers: int) -> int | None:
     if kind == FEATURE:
         return cantor(layer, index)
     if kind == ERROR:
         return -1
     if kind == EMBEDDING:
         return position
-    return index if kind == TARGET and index >= 0 else None
+    return index if kind == TARGET and index >= 0 and layer >= n_layers else None
 
 
-def _clerp(graph: Graph, i: int, kind: int, index: int, probability: float) -> str:
+def _clerp(graph: Graph, i: int, kind: int, part: int, index: int, probability: float) -> str:
     label = graph.labels[i]
     if kind == TARGET:
         # Viewers take the token between the first double quotes and the number after "(p=".
@@ -197,7 +215,7 @@ def _clerp(graph: Graph, i: int, kind: int, index: int, probability: float) -> s
     if kind == EMBEDDING:
         position = int(graph.nodes["position"][i])
         return f'Emb: "{graph.token_texts[position]}"' if 0 <= position < len(graph.token_texts) else ""
-    return "Err: mlp" if kind == ERROR else ""
+    return f"Err: {SHORT_PARTS[part]}" if kind == ERROR else ""
 
 
 def _foreign_node(graph: Graph, foreign: dict[str, Any], i: int, name: str) -> dict[str, Any]:

@@ -1,9 +1,16 @@
 """What a node is: its kind, its record, and the order nodes are kept in.
 
-Order: features by (layer, position, index) | errors by (layer, position) | biases by (layer, kind, position)
-|
-embeddings by position | targets as given. Embeddings and position biases stand at layer -1, targets at layer
-L.
+Order: features by (layer, part, position, index) | errors by (layer, part, position) | biases by (layer, kind,
+part, position) | embeddings by position | targets as given.
+
+``part`` says which junction of a layer a node writes at: attention output, MLP output or the residual stream
+after both, in the order in which they come. Features, errors and decoder biases have the part of their
+dictionary; a target that is a feature's pre-activation has that feature's; every other node has part 1, which
+says nothing there.
+
+Embeddings and position biases stand at layer -1. A target stands where it reads: what is read after the final
+norm at layer L, a feature's pre-activation at its feature's layer, with its number as index. The final norm's
+biases stand at layer L.
 """
 
 from __future__ import annotations
@@ -12,12 +19,16 @@ import numpy as np
 
 FEATURE, ERROR, BIAS, EMBEDDING, TARGET = range(5)
 KIND_NAMES = ("feature", "error", "bias", "embedding", "target")
-BIAS_NAMES = ("decoder", "attention", "norm", "position")
+# "mlp": the offset of a linearised MLP; "offset": the constant that linearisations other than the frozen one leave
+BIAS_NAMES = ("decoder", "attention", "norm", "position", "mlp", "offset")
+ATTENTION_PART, MLP_PART, RESIDUAL_PART = range(3)
+PART_NAMES = ("attention", "mlp", "residual")
 CONVENTIONS = ("paper", "circuit-tracer")
 
 NODE = np.dtype(
     [
         ("kind", "u1"),  # one of the five above
+        ("part", "u1"),  # place in PART_NAMES
         ("layer", "<i4"),
         ("position", "<i4"),
         ("index", "<i8"),  # feature number, place in BIAS_NAMES, or token id; -1 where there is none
@@ -40,11 +51,12 @@ _DEFAULTS = {
 
 
 def node_table(n: int) -> np.ndarray:
-    """An empty table of n nodes: unknown numbers are nan, sums are 0, indices are -1."""
+    """An empty table of n nodes: unknown numbers are nan, sums are 0, indices are -1, parts 1."""
     table = np.zeros(n, NODE)
     for name, value in _DEFAULTS.items():
         table[name] = value
     table["index"] = -1
+    table["part"] = MLP_PART
     return table
 
 
@@ -55,6 +67,7 @@ def node_order(nodes: np.ndarray) -> np.ndarray:
     bias = nodes["kind"] == BIAS
     index = np.where(target, 0, nodes["index"])
     layer = np.where(target, 0, nodes["layer"])
+    part = np.where(target, 0, nodes["part"])
     position = np.where(target, 0, nodes["position"])
-    second, third = np.where(bias, index, position), np.where(bias, position, index)
-    return np.lexsort((np.arange(n), third, second, layer, nodes["kind"]))
+    bias_kind, number = np.where(bias, index, 0), np.where(bias, 0, index)
+    return np.lexsort((np.arange(n), number, position, part, bias_kind, layer, nodes["kind"]))

@@ -9,6 +9,7 @@
 The header lists each array's dtype, shape, offset (from the first multiple of 64 after the header) and
 CRC-32.
 The file holds nothing that differs between two runs: no time, host or path. Files are untrusted when read.
+Version 1 had no ``part`` in its nodes; it is read, every part being the MLP's.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ import numpy as np
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.kinds import KIND_NAMES, NODE, TARGET, node_order
+from jaxinterp.graphs.kinds import KIND_NAMES, NODE, PART_NAMES, TARGET, node_order, node_table
 from jaxinterp.graphs.plain import dumps, ordered, plain
 
 MAGIC = b"\x89JIGRAPH"
-VERSION = 1
+VERSION = 2
 ALIGN = 64
 _PREFIX = struct.Struct("<8sIIQ")
 _WEIGHTS = ("<f4", "<f8")
 _ARRAYS = ("nodes", "indptr", "indices", "weights")
+_NODE_1 = np.dtype([(name, NODE[name]) for name in NODE.names or () if name != "part"])
 
 
 def write_native(graph: Graph, path: str | PathLike[str]) -> None:
@@ -117,10 +119,10 @@ def read_native(path: str | PathLike[str]) -> Graph:
         header = json.loads(text.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged: the header is not JSON ({error})") from error
-    return _graph(path, size, _aligned(_PREFIX.size + length), header)
+    return _graph(path, size, _aligned(_PREFIX.size + length), header, _NODE_1 if version == 1 else NODE)
 
 
-def _graph(path: Path, size: int, base: int, header: Any) -> Graph:
+def _graph(path: Path, size: int, base: int, header: Any, node: np.dtype) -> Graph:
     expected = {
         "arrays": dict,
         "foreign": dict | None,
@@ -142,10 +144,12 @@ def _graph(path: Path, size: int, base: int, header: Any) -> Graph:
             raise InputError(f"{path}: header key {key!r} is a {type(header[key]).__name__}: expected {kind}")
     arrays, end = {}, base
     for name in _ARRAYS:
-        arrays[name], last = _array(path, size, base, header["arrays"], name)
+        arrays[name], last = _array(path, size, base, header["arrays"], name, node)
         end = max(end, last)
     if end != size:
         raise InputError(f"{path}: {size} bytes, but its arrays end at byte {end}")
+    if node != NODE:
+        arrays["nodes"] = _with_defaults(arrays["nodes"])
     nodes = arrays["nodes"]
     _check_rows(path, arrays)
     _check_nodes(path, nodes)
@@ -176,7 +180,17 @@ def _graph(path: Path, size: int, base: int, header: Any) -> Graph:
     )
 
 
-def _array(path: Path, size: int, base: int, layout: dict[str, Any], name: str) -> tuple[np.ndarray, int]:
+def _with_defaults(old: np.ndarray) -> np.ndarray:
+    """The node table of an older version, with defaults in the fields that it lacks."""
+    nodes = node_table(len(old))
+    for name in old.dtype.names or ():
+        nodes[name] = old[name]
+    return nodes
+
+
+def _array(
+    path: Path, size: int, base: int, layout: dict[str, Any], name: str, node: np.dtype
+) -> tuple[np.ndarray, int]:
     """The memory map of one array and the byte where it ends."""
     entry = layout.get(name)
     allowed = {"nodes": ("node",), "indptr": ("<i8",), "indices": ("<i4",), "weights": _WEIGHTS}[name]
@@ -187,7 +201,7 @@ def _array(path: Path, size: int, base: int, layout: dict[str, Any], name: str) 
         raise InputError(f"{path}: array {name}: shape {shape}: expected one length")
     if type(offset) is not int or offset < 0 or offset % ALIGN:
         raise InputError(f"{path}: array {name}: offset {offset}: expected a multiple of {ALIGN}")
-    dtype = NODE if name == "nodes" else np.dtype(entry["dtype"])
+    dtype = node if name == "nodes" else np.dtype(entry["dtype"])
     start, count = base + offset, shape[0]
     end = start + count * dtype.itemsize
     if end > size:
@@ -219,6 +233,10 @@ def _check_nodes(path: Path, nodes: np.ndarray) -> None:
     if nodes.size and nodes["kind"].max() >= len(KIND_NAMES):
         raise InputError(
             f"{path}: array nodes holds kind {nodes['kind'].max()}: expected 0..{len(KIND_NAMES) - 1}"
+        )
+    if nodes.size and nodes["part"].max() >= len(PART_NAMES):
+        raise InputError(
+            f"{path}: array nodes holds part {nodes['part'].max()}: expected 0..{len(PART_NAMES) - 1}"
         )
     if not np.array_equal(node_order(nodes), np.arange(len(nodes))):
         raise InputError(

@@ -149,12 +149,13 @@ def _some(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def _features(target: dict[str, Any], width: int) -> list[str]:
     rows = []
+    several = any(feature["part"] != "mlp" for feature in target["features"])
     for feature in target["features"]:
         rows.append(
             [
                 f"{100 * feature['influence']:.1f}%",
                 f"{feature['weight']:+.4f}" if feature["weight"] else "-",
-                str(feature["layer"]),
+                f"{feature['layer']} {feature['part']}" if several else str(feature["layer"]),
                 str(feature["position"]),
                 quoted(feature["token"], 16),
                 str(feature["feature"]),

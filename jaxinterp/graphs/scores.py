@@ -27,7 +27,7 @@ class PrunedScores:
     """Scores of a pruned graph, its pruned nodes counting as errors; two definitions, both found in use.
 
     separate_*: every pruned node is an error source of its own (absolute values first).
-    merged_*: the direct effect of a pruned node is added, with its sign, to the error node at its layer and
+    merged_*: the direct effect of a pruned node is added, with its sign, to the error node at its layer, part and
       position before absolute values are taken.
     """
 
@@ -182,13 +182,13 @@ def _with_source(csr: Csr, kinds: np.ndarray, effect: np.ndarray) -> tuple[Csr, 
 def _merge(csr: Csr, nodes: np.ndarray, gone: np.ndarray) -> tuple[Csr, np.ndarray]:
     """Move edges of pruned nodes to the error node of the same place, made where there is none."""
     n = len(nodes)
-    place: dict[tuple[int, int], int] = {}
+    place: dict[tuple[int, int, int], int] = {}
     for i in np.flatnonzero(nodes["kind"] == ERROR):
-        place[int(nodes["layer"][i]), int(nodes["position"][i])] = int(i)
+        place[int(nodes["layer"][i]), int(nodes["part"][i]), int(nodes["position"][i])] = int(i)
     moved = np.arange(n)
     made = 0
     for i in np.flatnonzero(gone):
-        key = (int(nodes["layer"][i]), int(nodes["position"][i]))
+        key = (int(nodes["layer"][i]), int(nodes["part"][i]), int(nodes["position"][i]))
         if key not in place:
             place[key], made = n + made, made + 1
         moved[i] = place[key]

@@ -9,7 +9,16 @@ import numpy as np
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import node_ids
 from jaxinterp.graphs.influence import influence_of, normalised
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, FEATURE, KIND_NAMES, TARGET
+from jaxinterp.graphs.kinds import (
+    BIAS,
+    BIAS_NAMES,
+    EMBEDDING,
+    FEATURE,
+    KIND_NAMES,
+    MLP_PART,
+    PART_NAMES,
+    TARGET,
+)
 from jaxinterp.graphs.paths import strongest
 from jaxinterp.graphs.plain import plain
 
@@ -82,17 +91,20 @@ def node_text(graph: Graph, node: int) -> str:
     """A node in a few words."""
     record = graph.nodes[node]
     kind, layer, position = int(record["kind"]), int(record["layer"]), int(record["position"])
+    part = "" if record["part"] == MLP_PART else f" {PART_NAMES[record['part']]}"
     if kind == TARGET:
         return f'"{target_text(graph, node)}"'
     if kind == EMBEDDING:
         return f'{position}:"{graph.token_texts[position]}"'
     if kind == FEATURE:
         label = graph.labels[node]
-        return f"L{layer}/{record['index']}@{position}" + (f" {label}" if label else "")
+        return f"L{layer}{part}/{record['index']}@{position}" + (f" {label}" if label else "")
     if kind == BIAS:
         index = int(record["index"])
-        return f"{BIAS_NAMES[index] if 0 <= index < len(BIAS_NAMES) else 'other'} bias L{layer}@{position}"
-    return f"{KIND_NAMES[kind]} L{layer}@{position}"
+        return (
+            f"{BIAS_NAMES[index] if 0 <= index < len(BIAS_NAMES) else 'other'} bias L{layer}{part}@{position}"
+        )
+    return f"{KIND_NAMES[kind]} L{layer}{part}@{position}"
 
 
 def _features(graph: Graph, rows: Any, target: int, count: int, ids: list[str]) -> list[dict[str, Any]]:
@@ -109,6 +121,7 @@ def _features(graph: Graph, rows: Any, target: int, count: int, ids: list[str]) 
             "node": i,
             "node_id": ids[i],
             "layer": int(nodes["layer"][i]),
+            "part": PART_NAMES[nodes["part"][i]],
             "position": int(nodes["position"][i]),
             "token": graph.token_texts[int(nodes["position"][i])],
             "feature": int(nodes["index"][i]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from jaxinterp.graphs import (
@@ -33,25 +35,28 @@ def random_graph(
     dtype: str = "float64",
     convention: str = "paper",
     left_out: bool = False,
+    parts: tuple[int, ...] = (1,),
 ) -> Graph:
-    """A graph of features at every (layer, position) with random edges going up and forward."""
+    """A graph of features at every (layer, part, position) with random edges going up and forward."""
     rng = np.random.default_rng(seed)
     rows = []
     for layer in range(layers):
-        for position in range(positions):
+        for part, position in itertools.product(parts, range(positions)):
             for index in sorted(rng.choice(1000, per_place, replace=False)):
-                rows.append((FEATURE, layer, position, index))
-            rows.append((ERROR, layer, position, -1))
+                rows.append((FEATURE, part, layer, position, index))
+            rows.append((ERROR, part, layer, position, -1))
             if bias:
-                rows.append((BIAS, layer, position, 0))
-    rows += [(EMBEDDING, -1, position, 7 + position) for position in range(positions)]
-    rows += [(TARGET, layers, positions - 1, 50 + k) for k in range(targets)]
+                rows.append((BIAS, part, layer, position, 0))
+    rows += [(EMBEDDING, 1, -1, position, 7 + position) for position in range(positions)]
+    rows += [(TARGET, 1, layers, positions - 1, 50 + k) for k in range(targets)]
     nodes = node_table(len(rows))
-    for name, column in zip(("kind", "layer", "position", "index"), zip(*rows, strict=True), strict=True):
+    columns = zip(*rows, strict=True)
+    for name, column in zip(("kind", "part", "layer", "position", "index"), columns, strict=True):
         nodes[name] = column
     nodes = nodes[node_order(nodes)]
     n = len(nodes)
-    kind, layer, position = nodes["kind"], nodes["layer"], nodes["position"]
+    kind, position = nodes["kind"], nodes["position"]
+    layer = 3 * nodes["layer"] + nodes["part"]
     takes = (kind == FEATURE) | (kind == TARGET)
     possible = takes[:, None] & (kind != TARGET)[None, :]
     possible &= (layer[:, None] > layer[None, :]) & (position[:, None] >= position[None, :])

@@ -120,7 +120,9 @@ def load(tmp_path, data):
 def test_the_crm_dialect(tmp_path):
     graph = load(tmp_path, CRM)
     assert graph.settings["dialect"] == "crm" and graph.n_layers == 2
-    assert graph.nodes["index"][graph.nodes["kind"] == FEATURE].tolist() == [5, 6]
+    features = graph.nodes[graph.nodes["kind"] == FEATURE]
+    assert features["index"].tolist() == [6, 5]  # within a layer attention comes before the MLP
+    assert features["part"].tolist() == [0, 1]
     assert graph.nodes["index"][graph.nodes["kind"] == BIAS].tolist() == [2]
     assert graph.counts() == {"feature": 2, "error": 2, "bias": 1, "embedding": 1, "target": 1}
     assert graph.token_ids == (-1, 3)

@@ -205,7 +205,11 @@ def damaged(document, change):
         (lambda d: d["links"][0].update(source="nobody"), r"links\[0\]\.source: 'nobody' is no node"),
         (lambda d: d["links"][0].update(weight=None), r"links\[0\]\.weight: None: expected a number"),
         (lambda d: d["links"].append(d["links"][0]), "links: the edge .* twice"),
-        (lambda d: d["jaxinterp"].update(version=2), "jaxinterp.version: 2"),
+        (lambda d: d["jaxinterp"].update(version=3), "jaxinterp.version: 3: this jaxinterp reads 1 and 2"),
+        (
+            lambda d: d["nodes"][0]["jaxinterp"].update(part=3),
+            r"nodes\[0\]\.jaxinterp\.part: 3: expected 0 to 2",
+        ),
         (lambda d: d["jaxinterp"].update(dtype="int8"), "jaxinterp.dtype"),
         (lambda d: d["jaxinterp"]["token_ids"].pop(), "token_ids"),
         (lambda d: d["metadata"].pop("prompt_tokens"), "prompt_tokens"),

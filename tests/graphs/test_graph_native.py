@@ -90,9 +90,32 @@ def test_every_flipped_bit_is_noticed_or_harmless(whole):
 
 def test_a_newer_version_is_named(whole):
     path, data = whole
-    path.write_bytes(data[:8] + struct.pack("<I", 2) + data[12:])
-    with pytest.raises(InputError, match="version 2; this jaxinterp reads up to 1"):
+    path.write_bytes(data[:8] + struct.pack("<I", 3) + data[12:])
+    with pytest.raises(InputError, match="version 3; this jaxinterp reads up to 2"):
         load_graph(path)
+
+
+def test_a_file_of_version_1_is_read(whole):
+    path, data = whole
+    graph = random_graph(layers=2, positions=2, per_place=1)
+    fields = [name for name in graph.nodes.dtype.names if name != "part"]
+    old = np.zeros(len(graph), np.dtype([(name, graph.nodes.dtype[name]) for name in fields]))
+    for name in fields:
+        old[name] = graph.nodes[name]
+    length = struct.unpack("<Q", data[16:24])[0]
+    header = json.loads(data[24 : 24 + length])
+    layout = header["arrays"]
+    first = -(-(24 + length) // 64) * 64
+    start = first + layout["indptr"]["offset"]
+    shift = -(-old.nbytes // 64) * 64 - layout["indptr"]["offset"]
+    for name in ("indptr", "indices", "weights"):
+        layout[name]["offset"] += shift
+    layout["nodes"]["crc32"] = zlib.crc32(old.tobytes())
+    text = json.dumps(header).encode()
+    head = data[:8] + struct.pack("<IIQ", 1, zlib.crc32(text), len(text)) + text
+    body = old.tobytes() + bytes(-old.nbytes % 64) + data[start:]
+    path.write_bytes(head + bytes(-len(head) % 64) + body)
+    assert same(load_graph(path), graph) and (load_graph(path).nodes["part"] == 1).all()
 
 
 def forged(data: bytes, change) -> bytes:
