@@ -7,6 +7,7 @@ key/value head, H = K·G, E head width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -70,7 +71,7 @@ def pattern(
     ``window`` tokens (its own included) unless that is 0.
     """
     b, t, _ = x.shape
-    q, k = _queries_and_keys(w, config, x, turn, window, precision)
+    q, k = queries_and_keys(w, config, x, turn, window, precision)
     keys, key_places = k, places
     if cache is not None:
         keys = _append(cache.keys, k, cache.filled)
@@ -87,10 +88,17 @@ def pattern(
     return probabilities.reshape(b, config.n_heads, t, keys.shape[1]), k
 
 
-def _queries_and_keys(
-    w: Tree, config: ModelConfig, x: Array, turn: Turn, window: Array, precision: Any
-) -> tuple[Array, Array]:
-    """Queries [B, T, H, E] and keys [B, T, K, E] of x [B, T, D], normed and turned."""
+def queries_and_keys(
+    w: Tree, config: ModelConfig, x: Array, turn: Turn, window: Any, precision: Any, *,
+    norm: Callable[[Array, str], Array] | None = None, unit: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Queries [B, T, H, E] and keys [B, T, K, E] of x [B, T, D], normed and turned.
+
+    Args:
+      norm: (value, name) → value, in place of the norms of queries, of keys and of latents; with a linear one all is
+        linear in x and in the biases.
+      unit: [B, T] factor on the biases of the projections; None means one.
+    """
 
     def turned(value: Array) -> Array:
         if turn is None:
@@ -100,11 +108,12 @@ def _queries_and_keys(
         return rotate(value, (turn[0][local], turn[1][local]), config.rope_pairs)
 
     if config.latent is not None:
-        return latent.queries_and_keys(w, config, x, turned, precision)
-    q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"))
-    k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"))
+        return latent.queries_and_keys(w, config, x, turned, precision, norm, unit)
+    q = add_bias(jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision), w.get("q_bias"), unit)
+    k = add_bias(jnp.einsum("btd,dke->btke", x, w["k"], precision=precision), w.get("k_bias"), unit)
     if config.qk_norm is not None:
-        q, k = on_heads(q, w, "q_norm", config), on_heads(k, w, "k_norm", config)
+        norm = norm or (lambda value, name: on_heads(value, w, name, config))
+        q, k = norm(q, "q_norm"), norm(k, "k_norm")
     return turned(q), turned(k)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Turner = Callable[[Array], Array]
 """Rotates [B, T, H, E'] by position."""
+Normer = Callable[[Array, str], Array]
+"""(latent, name) -> latent: a norm by its name among the weights."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,23 @@ def values(w: Tree, latent: Array, line: Line, unit: Array | None, precision: An
 
 
 def queries_and_keys(
-    w: Tree, model: ModelConfig, x: Array, turn: Turner, precision: Any
-) -> tuple[Array, Array]:
-    """Queries and keys [B, T, H, E] of x [B, T, D], turned."""
+    w: Tree, model: ModelConfig, x: Array, turn: Turner, precision: Any, norm: Normer | None = None,
+    unit: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Queries and keys [B, T, H, E] of x [B, T, D], turned; see `attention.queries_and_keys`."""
     config = model.latent
     assert config is not None
-
-    def normed(latent: Array, name: str) -> Array:
-        return normalise(latent, w, name, Line(scale(latent, w, name, model)))
+    normed = norm or (lambda latent, name: normalise(latent, w, name, Line(scale(latent, w, name, model))))
 
     if config.q_rank is None:
         q = jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision)
     else:
-        low = add_bias(jnp.einsum("btd,dr->btr", x, w["q_down"], precision=precision), w.get("q_down_bias"))
+        low = add_bias(jnp.einsum("btd,dr->btr", x, w["q_down"], precision=precision), w.get("q_down_bias"), unit)
         q = jnp.einsum("btr,rhe->bthe", normed(low, "q_norm"), w["q_up"], precision=precision)
-    latent = compress(w, x, None, precision)
+    latent = compress(w, x, unit, precision)
     plain = jnp.einsum("btc,nch->bthn", normed(latent, "kv_norm"), w["k_up"], precision=precision)
     common = add_bias(
-        jnp.einsum("btd,du->btu", x, w["k_turned"], precision=precision), w.get("k_turned_bias")
+        jnp.einsum("btd,du->btu", x, w["k_turned"], precision=precision), w.get("k_turned_bias"), unit
     )
     common = jnp.broadcast_to(turn(common[:, :, None, :]), (*plain.shape[:3], config.d_turned))
     q = jnp.concatenate([q[..., : config.d_plain], turn(q[..., config.d_plain :])], axis=-1)
