@@ -9,7 +9,7 @@ Letters: C targets, C' readings, D width, L layers, T position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,3 +98,29 @@ class Targets:
         for target, reading in zip(*np.nonzero(self.combine), strict=True):
             out[target] += self.combine[target, reading] * flat[reading]
         return out.reshape(len(self.combine), *np.shape(numbers)[1:])
+
+
+def values(
+    readings: Readings,
+    final_norm: np.ndarray,
+    read: Mapping[int, np.ndarray],
+    constants: np.ndarray | None = None,
+) -> np.ndarray:
+    """What each reading reads [C'], in float64.
+
+    Args:
+      readings: with the encoder rows of features filled in.
+      final_norm: [T, D] what the unembedding reads.
+      read: part → [L, T, D] what it reads at each layer.
+      constants: [C'] encoder biases of features, 0 elsewhere; None for none.
+
+    Returns:
+      demeaned logits before any softcap, products with directions, and pre-activations of features.
+    """
+    found = np.zeros(len(readings.layer)) if constants is None else np.asarray(constants, np.float64).copy()
+    for i, (layer, part, position) in enumerate(
+        zip(readings.layer.tolist(), readings.part.tolist(), readings.position.tolist(), strict=True)
+    ):
+        place = final_norm[position] if part == FINAL else read[part][layer, position]
+        found[i] += readings.vectors[i].astype(np.float64) @ np.asarray(place, np.float64)
+    return found
