@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PARTS = ("attention", "mlp", "residual")
+from jaxinterp.graphs.kinds import PART_NAMES
+
+PARTS = PART_NAMES
 """Junctions of a layer, in the order in which the residual stream meets them; a part is known by its place here."""
 FINAL = -1
 """The part of a reading after the final norm."""
