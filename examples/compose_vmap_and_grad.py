@@ -15,21 +15,18 @@ import jaxinterp as ji
 from jaxinterp.biology.pocket import demo_prompt
 from jaxinterp.models.decoder import unembedding
 from jaxinterp.models.generation import prompt_ids
-from jaxinterp.replacement import Reads, freeze, make_operator
+from jaxinterp.replacement import freeze, make_operator, part_arrays, places
 
 model = ji.load_model("pocket")
 clt = ji.load_dictionary("pocket")
-config, sites = model.config, {"read_site": clt.config.read_site, "write_site": clt.config.write_site}
+config, where = model.config, places([clt], model.config)
 tokens = jnp.asarray(prompt_ids(model, demo_prompt()))[None]
 
 
 def operator_of(params):
     """The frozen replacement model of the prompt, as a function of the model's weights."""
-    run = freeze(params, config, tokens, **sites)
-    operator = make_operator(
-        params, config, run, decoder_bias=clt.params["b_dec"], skip=clt.params.get("W_skip"), **sites
-    )
-    return run, operator
+    run = freeze(params, config, tokens, places=where)
+    return run, make_operator(params, config, run, where, part_arrays(where, [clt.params], config))
 
 
 @jax.jit
@@ -40,7 +37,7 @@ def effects_of_embeddings(params, targets):
     vectors = (vectors - vectors.mean(axis=1, keepdims=True)).T[targets]
 
     def one(vector):
-        reads = Reads(*(jnp.zeros(s.shape, s.dtype) for s in operator.out_structure))
+        reads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), operator.out_structure)
         back = operator.transpose(reads._replace(final=reads.final.at[-1].set(vector)))
         return jnp.einsum("td,td->t", back.embed, run.embed[0])
 

@@ -1,17 +1,23 @@
-"""Floor 5: the model with a dictionary in place of its MLPs, frozen and linear or live."""
+"""Floor 5: the model with dictionaries in place of what its layers write, frozen and linear or live."""
 
 from jaxinterp.replacement.freeze import Run, freeze
 from jaxinterp.replacement.operator import (
     LayerSources,
+    PartArrays,
     Reads,
     ReplacementOperator,
     Sources,
     make_operator,
     model_sources,
+    own_writes,
+    part_arrays,
 )
+from jaxinterp.replacement.parts import Place, places
 
 __all__ = [
     "LayerSources",
+    "PartArrays",
+    "Place",
     "Reads",
     "ReplacementOperator",
     "Run",
@@ -19,4 +25,7 @@ __all__ = [
     "freeze",
     "make_operator",
     "model_sources",
+    "own_writes",
+    "part_arrays",
+    "places",
 ]

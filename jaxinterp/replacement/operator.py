@@ -4,12 +4,16 @@ With patterns, denominators and feature activations given, everything between a 
 linear (*Circuit Tracing*, "Attribution graphs"; the Jacobian there is this operator). The code is the
 decoder's own, with frozen values in place of computed ones, and `jax.linear_transpose` makes the way back.
 
-Letters: C cotangents, T position, D width, L layers.
+Each part of it replaces what is written at one junction of every layer that it covers: a gradient that arrives there
+goes to what the part's sources write and no further (`parts`).
+
+Letters: C cotangents, T position, D width (of a site, where sites differ), L layers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,28 +23,33 @@ import jax.numpy as jnp
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
 from jaxinterp.models import norms
-from jaxinterp.models.block import Frozen, Units, after_mlp, before_mlp
+from jaxinterp.models.block import Frozen, Units, after_mlp, before_mlp, keep
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import HIGHEST
 from jaxinterp.models.model import require_ours
 from jaxinterp.models.norms import Line
+from jaxinterp.models.sites import Touch
 from jaxinterp.replacement.freeze import Run
+from jaxinterp.replacement.mlps import MlpLine, mlp_of_layer
+from jaxinterp.replacement.parts import Place, needs_mlp, site_width
 
 
 class LayerSources(NamedTuple):
-    """What enters at one layer; with a leading L for all layers.
+    """What enters at one layer; with a leading L for all layers. ``write`` and ``decoder`` have an entry a place.
 
     Attributes:
-      write: [T, D] added where the dictionary writes: feature contributions and errors.
-      decoder: [T] factor on the dictionary's decoder bias.
+      write: [T, D] added where the part writes: feature contributions and errors.
+      decoder: [T] factor on the dictionary's decoder bias; None where the part has no dictionary.
       attention: [T] factor on the biases of the attention (values at the key's position, output at the query's).
       norm: [T] factor on the biases of the layer's norms.
+      mlp: [T] factor on the constant of an MLP that a line stands for; None where every MLP is replaced.
     """
 
-    write: Array
-    decoder: Array
+    write: tuple[Array, ...]
+    decoder: tuple[Array | None, ...]
     attention: Array
     norm: Array
+    mlp: Array | None
 
 
 class Sources(NamedTuple):
@@ -60,10 +69,25 @@ class Sources(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """The operator's output: what encoders read [L, T, D] and what the unembedding reads [T, D]."""
+    """The operator's output: what encoders read [L, T, D], an entry a place (None without a dictionary), and what
+    the unembedding reads [T, D]."""
 
-    read: Array
+    read: tuple[Array | None, ...]
     final: Array
+
+
+class PartArrays(NamedTuple):
+    """What of a part belongs to the linear map; with a leading L for all layers.
+
+    Attributes:
+      decoder_bias: [D], zero where the dictionary does not cover the layer; None where there is no dictionary.
+      skip: [D, D] (output, input) or None.
+      stands: [] one where the junction is replaced and zero where it is not; None where it is in every layer.
+    """
+
+    decoder_bias: Array | None
+    skip: Array | None
+    stands: Array | None
 
 
 @jax.tree_util.register_dataclass
@@ -73,20 +97,20 @@ class ReplacementOperator:
 
     Attributes:
       params: the decoder's weights. frozen, final: from `freeze`, batch of one.
-      decoder_bias: [L, D]; skip: [L, D, D] (output, input) or None.
+      parts: `PartArrays` of each place, every field with a leading L.
+      mlps: what stands for MLPs that are not replaced; None where all are.
       positions: [T, D] learned position embeddings, or None.
-      config, read_site, write_site: static.
+      config, places: static.
     """
 
     params: Tree
     frozen: Frozen
     final: Line
-    decoder_bias: Array
-    skip: Array | None
+    parts: tuple[PartArrays, ...]
+    mlps: MlpLine | None
     positions: Array | None
     config: ModelConfig = dataclasses.field(metadata={"static": True})
-    read_site: str = dataclasses.field(metadata={"static": True})
-    write_site: str = dataclasses.field(metadata={"static": True})
+    places: tuple[Place, ...] = dataclasses.field(metadata={"static": True})
 
     @property
     def n_tokens(self) -> int:
@@ -94,23 +118,39 @@ class ReplacementOperator:
         return self.final.scale.shape[1]
 
     @property
+    def dtype(self) -> Any:
+        """Of sources and reads."""
+        return self.params["embed"]["tokens"].dtype
+
+    @property
+    def layer_structure(self) -> LayerSources:
+        """Shapes and dtypes of the `LayerSources` of one layer."""
+        factor = self._like(self.n_tokens)
+        return LayerSources(
+            tuple(self._like(self.n_tokens, site_width(self.config, place.write_site)) for place in self.places),
+            tuple(None if place.read_site is None else factor for place in self.places),
+            factor, factor, None if self.mlps is None else factor,
+        )  # fmt: skip
+
+    @property
     def in_structure(self) -> Sources:
         """Shapes and dtypes of `Sources`."""
-        t, d, n, dtype = self.n_tokens, self.config.d_model, self.config.n_layers, self.decoder_bias.dtype
-
-        def like(*shape: int) -> Any:
-            return jax.ShapeDtypeStruct(shape, dtype)
-
-        layers = LayerSources(like(n, t, d), like(n, t), like(n, t), like(n, t))
-        return Sources(like(t, d), like(t), layers, like(t))
+        t, n = self.n_tokens, self.config.n_layers
+        layers = jax.tree.map(lambda one: self._like(n, *one.shape), self.layer_structure)
+        return Sources(self._like(t, self.config.d_model), self._like(t), layers, self._like(t))
 
     @property
     def out_structure(self) -> Reads:
         """Shapes and dtypes of `Reads`."""
-        t, d, dtype = self.n_tokens, self.config.d_model, self.decoder_bias.dtype
-        read: Any = jax.ShapeDtypeStruct((self.config.n_layers, t, d), dtype)
-        final: Any = jax.ShapeDtypeStruct((t, d), dtype)
-        return Reads(read, final)
+        t, n = self.n_tokens, self.config.n_layers
+        read = tuple(
+            None if place.read_site is None else self._like(n, t, site_width(self.config, place.read_site))
+            for place in self.places
+        )
+        return Reads(read, self._like(t, self.config.d_model))
+
+    def _like(self, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, self.dtype)
 
     def apply(self, sources: Sources) -> Reads:
         """Run the replacement model forward on given sources."""
@@ -140,56 +180,129 @@ class ReplacementOperator:
 class LayerSlice(NamedTuple):
     """Everything of one layer that the frozen block needs; with a leading L for all layers."""
 
+    number: Array
     weights: Tree
     frozen: Frozen
-    decoder_bias: Array
-    skip: Array | None
+    parts: tuple[PartArrays, ...]
+    mlp: MlpLine | None
 
 
 def layer_slices(operator: ReplacementOperator) -> LayerSlice:
     """The per-layer parts, stacked over layers."""
-    return LayerSlice(operator.params["layers"], operator.frozen, operator.decoder_bias, operator.skip)
+    numbers = jnp.arange(operator.config.n_layers, dtype=jnp.int32)
+    return LayerSlice(numbers, operator.params["layers"], operator.frozen, operator.parts, operator.mlps)
 
 
 def layer_apply(
-    operator: ReplacementOperator, layer: LayerSlice, x: Array, sources: LayerSources
-) -> tuple[Array, Array]:
-    """One frozen layer: residual stream [T, D] and sources → residual stream [T, D] and read [T, D]. Linear.
+    operator: ReplacementOperator, layer: LayerSlice, x: Array, sources: LayerSources, touch: Touch = keep
+) -> tuple[Array, tuple[Array | None, ...]]:
+    """One frozen layer: residual stream [T, D] and sources → residual stream [T, D] and reads [T, D]. Linear.
 
-    The skip of a dictionary is part of the map: what it writes is linear in what it reads.
+    The skip of a dictionary is part of the map: what it writes is linear in what it reads. ``touch`` sees every site
+    before the parts do and may change it.
     """
     units = Units(sources.attention[None], sources.norm[None])
-    config = operator.config
-    reads, _ = before_mlp(layer.weights, config, x[None], frozen=layer.frozen, units=units, precision=HIGHEST)
-    read = getattr(reads, operator.read_site)
-    total = sources.write[None] + sources.decoder[None, :, None] * layer.decoder_bias[None, None]
-    if layer.skip is not None:
-        total = total + einsum("btd,ed->bte", read, layer.skip)
-    out, raw = (total, None) if operator.write_site == "mlp_out" else (None, total)
-    x = after_mlp(layer.weights, config, reads.resid_mid, out, raw, frozen=layer.frozen, units=units)[0]
-    return x, read[0]
+    config, weights, frozen = operator.config, layer.weights, layer.frozen
+    parts = _Parts(operator.places, layer.parts, sources, touch)
+    reads, _ = before_mlp(
+        weights, config, x[None], frozen=frozen, units=units, touch=parts, precision=HIGHEST
+    )
+    raw = jnp.zeros_like(reads.resid_mid)  # a part replaces it, unless there is something to replace
+    if sources.mlp is not None:
+        assert layer.mlp is not None
+        raw = (
+            _tangent(operator, layer, layer.mlp, reads.mlp_in) + sources.mlp[None, :, None] * layer.mlp.offset
+        )
+    x = after_mlp(weights, config, reads.resid_mid, None, raw, frozen=frozen, units=units, touch=parts)[0]
+    return x, tuple(None if read is None else read[0] for read in parts.reads)
+
+
+def _tangent(operator: ReplacementOperator, layer: LayerSlice, line: MlpLine, x: Array) -> Array:
+    """The Jacobian of a layer's MLP on the prompt, times x [1, T, D]."""
+
+    def call(at: Array) -> Array:
+        return mlp_of_layer(operator.params, operator.config, layer.weights, layer.number, at, HIGHEST)
+
+    return jax.linearize(call, line.at)[1](x)
+
+
+class _Parts:
+    """The toucher of a layer: at the sites of parts, values are read, and what a part writes stands in their place."""
+
+    def __init__(
+        self, places: tuple[Place, ...], parts: tuple[PartArrays, ...], sources: LayerSources, touch: Touch
+    ) -> None:
+        self.places, self.parts, self.sources, self.touch = places, parts, sources, touch
+        self.reads: list[Array | None] = [None] * len(places)
+
+    def __call__(self, site: str, value: Array) -> Array:
+        value = self.touch(site, value)
+        for i, place in enumerate(self.places):
+            if place.write_site == site:
+                if place.read_site == site:
+                    self.reads[i] = value
+                value = self._written(i, value)
+        for i, place in enumerate(self.places):
+            if place.read_site == site and place.write_site != site:
+                self.reads[i] = value
+        return value
+
+    def _written(self, i: int, value: Array) -> Array:
+        part, write, factor = self.parts[i], self.sources.write[i], self.sources.decoder[i]
+        total = write[None]
+        if part.decoder_bias is not None and factor is not None:
+            total = total + factor[None, :, None] * part.decoder_bias[None, None]
+        read = self.reads[i]
+        if part.skip is not None and read is not None:
+            total = total + einsum("btd,ed->bte", read, part.skip)
+        return total if part.stands is None else jnp.where(part.stands > 0, total, value)
 
 
 def layer_transpose(
-    operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, read_bar: Array
+    operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, read_bars: tuple[Array | None, ...]
 ) -> tuple[Array, LayerSources]:
-    """The transposed `layer_apply`: cotangents [T, D] of both outputs → those of x [T, D] and of the sources."""
-    t, d, dtype = operator.n_tokens, operator.config.d_model, operator.decoder_bias.dtype
-    vector: Any = jax.ShapeDtypeStruct((t, d), dtype)
-    factor: Any = jax.ShapeDtypeStruct((t,), dtype)
+    """The transposed `layer_apply`: cotangents [T, D] of all outputs → those of x [T, D] and of the sources."""
+    x = jax.ShapeDtypeStruct((operator.n_tokens, operator.config.d_model), operator.dtype)
     back = jax.linear_transpose(
-        lambda x, sources: layer_apply(operator, layer, x, sources),
-        vector,
-        LayerSources(vector, factor, factor, factor),
+        lambda x, sources: layer_apply(operator, layer, x, sources), x, operator.layer_structure
     )
-    return back((x_bar, read_bar))
+    return back((x_bar, read_bars))
+
+
+def part_arrays(
+    places: tuple[Place, ...], params: Sequence[Tree | None], config: ModelConfig
+) -> tuple[PartArrays, ...]:
+    """The parts of an operator.
+
+    Args:
+      params: of the dictionary at each place, of which ``b_dec [N, D]`` and ``W_skip [N, D, D]`` are taken, N being the
+        layers that the dictionary covers; None at a place without one.
+      config: of the model.
+    """
+
+    def spread(place: Place, value: Any) -> Any:
+        n = config.n_layers
+        if value is None or len(place.layers) == n:
+            return value
+        zeros = jnp.zeros((n, *value.shape[1:]), value.dtype)
+        return zeros.at[jnp.asarray(place.layers, jnp.int32)].set(value)
+
+    found = []
+    for place, own in zip(places, params, strict=True):
+        bias, skip = (None, None) if own is None else (own["b_dec"], own.get("W_skip"))
+        stands = None
+        if not place.replaces_all(config.n_layers):
+            stands = jnp.asarray(
+                [float(layer in place.layers) for layer in range(config.n_layers)], bias.dtype
+            )
+        found.append(PartArrays(spread(place, bias), spread(place, skip), stands))
+    return tuple(found)
 
 
 def make_operator(
-    params: Tree, config: ModelConfig, run: Run, *, decoder_bias: Array, skip: Array | None, read_site: str,
-    write_site: str,
-) -> ReplacementOperator:  # fmt: skip
-    """The operator of a prompt (batch of one) and a dictionary's bias [L, D] and skip [L, D, D] or None.
+    params: Tree, config: ModelConfig, run: Run, places: tuple[Place, ...], parts: tuple[PartArrays, ...]
+) -> ReplacementOperator:
+    """The operator of a prompt (batch of one), of parts from `part_arrays`.
 
     Raises:
       InputError: a config that is not of our decoder.
@@ -198,17 +311,35 @@ def make_operator(
     t = run.embed.shape[1]
     if run.embed.shape[0] != 1:
         raise ValueError(f"the operator is of one prompt, not of {run.embed.shape[0]}: use vmap")
+    if (run.mlps is None) == needs_mlp(places, config.n_layers):
+        raise ValueError("the run is of other places than the operator")
     positions = params["embed"]["positions"][:t] if config.positions == "learned" else None
-    return ReplacementOperator(
-        params, run.frozen, run.final, decoder_bias, skip, positions, config, read_site, write_site
-    )
+    return ReplacementOperator(params, run.frozen, run.final, parts, run.mlps, positions, config, places)
 
 
-def model_sources(operator: ReplacementOperator, run: Run, write: Array) -> Sources:
-    """The sources that make the operator repeat the model: ``write`` [L, T, D] and every factor one.
+def model_sources(operator: ReplacementOperator, run: Run, write: tuple[Array, ...]) -> Sources:
+    """The sources that make the operator repeat the model: ``write`` [L, T, D] of each place and every factor one.
 
-    ``write`` leaves out the decoder bias and the skip, which the operator adds itself.
+    ``write`` leaves out the decoder bias and the skip, which the operator adds itself; see `own_writes`.
     """
     ones = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), operator.in_structure)
     embed = run.embed[0] if operator.positions is None else run.embed[0] - operator.positions
-    return ones._replace(embed=embed, layers=ones.layers._replace(write=write))
+    return ones._replace(embed=embed, layers=ones.layers._replace(write=tuple(write)))
+
+
+def own_writes(operator: ReplacementOperator, run: Run) -> tuple[Array, ...]:
+    """What is written at each place on the prompt [L, T, D], without the decoder bias and the skip.
+
+    It is zero in layers where the part does not stand.
+    """
+    found = []
+    for part, write, read in zip(operator.parts, run.write, run.read, strict=True):
+        value = write[:, 0]
+        if part.decoder_bias is not None:
+            value = value - part.decoder_bias[:, None]
+        if part.skip is not None and read is not None:
+            value = value - einsum("ltd,led->lte", read[:, 0], part.skip)
+        if part.stands is not None:
+            value = jnp.where(part.stands[:, None, None] > 0, value, jnp.zeros_like(value))
+        found.append(value)
+    return tuple(found)

@@ -200,4 +200,4 @@ def test_tracing_through_it_is_refused() -> None:
             ji.trace(model, dictionary, [1, 2, 3])  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no graph can be traced"):
-        freeze(source.variables, source.config, TOKENS[:1], read_site="mlp_in", write_site="mlp_out")  # type: ignore[arg-type]
+        freeze(source.variables, source.config, TOKENS[:1], places=())  # type: ignore[arg-type]

@@ -26,21 +26,26 @@ def random_dictionary(
     model: Model, name: str, *, n_features: int = 12, dtype: str = "float64", seed: int = 0
 ) -> Dictionary:
     """A dictionary of random numbers in which every parameter matters and about a third of features fire."""
-    import jax.numpy as jnp
-
     config = DictionaryConfig(
         n_layers=model.config.n_layers,
         n_features=n_features,
         d_model=model.config.d_model,
         **DICTIONARIES[name],
     )
+    return of_config(config, f"random-{name}", dtype=dtype, seed=seed)
+
+
+def of_config(config: DictionaryConfig, name: str, *, dtype: str = "float64", seed: int = 0) -> Dictionary:
+    """A dictionary of that config, of random numbers in which every parameter matters."""
+    import jax.numpy as jnp
+
     scale = {"W_enc": 0.5, "b_enc": 0.3, "W_dec": 0.3, "b_dec": 0.3, "W_skip": 0.2}
 
     def draw(path: str, shape: tuple[int, ...]) -> Any:
         rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
         if path == "threshold":
             return jnp.asarray(rng.uniform(0.1, 0.6, shape), dtype)
-        values = scale[path.split(".")[0]] * rng.normal(size=shape)
+        values = scale.get(path.split(".")[0], 0.4) * rng.normal(size=shape)
         return jnp.asarray(values - (0.4 if path == "b_enc" else 0.0), dtype)
 
     declared = kind_of(config).declare(config)
@@ -50,4 +55,4 @@ def random_dictionary(
         else draw(name, leaf.shape)
         for name, leaf in declared.items()
     }
-    return Dictionary(params, config, name=f"random-{name}")
+    return Dictionary(params, config, name=name)

@@ -16,7 +16,7 @@ from jaxinterp.dictionaries import load_dictionary
 from jaxinterp.graphs import Graph
 from jaxinterp.graphs.kinds import ERROR, FEATURE
 from jaxinterp.models import forward
-from jaxinterp.replacement import freeze
+from jaxinterp.replacement import freeze, places
 from tests.support import shared
 
 CASES = ("gemma2_plt_jumprelu", "llama_plt_relu_skip", "llama_clt_relu")
@@ -59,13 +59,13 @@ def test_logits_and_sites(case: Case) -> None:
 
 
 def test_reconstruction_and_errors(case: Case) -> None:
-    d = case.dictionary.config
     tokens = jnp.asarray(case.tokens)[None]
-    run = freeze(case.model.params, case.model.config, tokens, read_site=d.read_site, write_site=d.write_site)
-    assert np.abs(run.read[:, 0] - case.reference["feature_in"]).max() < 1e-5
+    where = places([case.dictionary], case.model.config)
+    run = freeze(case.model.params, case.model.config, tokens, places=where)
+    assert np.abs(run.read[0][:, 0] - case.reference["feature_in"]).max() < 1e-5
     found = find_active(case.dictionary, run, skip_first=True)
     errors = np.array(written(found.rows.params, found.rows.config, run, found.activations).errors)
-    rebuilt = np.asarray(run.write[:, 0]) - errors
+    rebuilt = np.asarray(run.write[0][:, 0]) - errors
     assert np.abs(rebuilt - case.reference["reconstruction"])[:, 1:].max() < 1e-5
     errors[:, 0] = 0
     assert np.abs(errors - case.reference["error_vectors"]).max() < 1e-5

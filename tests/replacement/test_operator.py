@@ -9,7 +9,17 @@ import pytest
 
 from jaxinterp.dictionaries import Dictionary
 from jaxinterp.models import Model, forward
-from jaxinterp.replacement import ReplacementOperator, Run, freeze, live, make_operator, model_sources
+from jaxinterp.replacement import (
+    ReplacementOperator,
+    Run,
+    freeze,
+    live,
+    make_operator,
+    model_sources,
+    own_writes,
+    part_arrays,
+    places,
+)
 from tests.attribution.cases import TOKENS, random_dictionary
 from tests.support import EVERY, tiny_model
 
@@ -20,12 +30,10 @@ TOKENS = jnp.asarray(TOKENS)[None]
 def make(family: str, name: str) -> tuple[Model, Dictionary, Run, ReplacementOperator]:
     model = tiny_model(family, dtype="float64")
     dictionary = random_dictionary(model, name)
-    sites = {"read_site": dictionary.config.read_site, "write_site": dictionary.config.write_site}
-    run = freeze(model.params, model.config, TOKENS, **sites)
-    skip = dictionary.params.get("W_skip")
-    operator = make_operator(
-        model.params, model.config, run, decoder_bias=dictionary.params["b_dec"], skip=skip, **sites
-    )
+    where = places([dictionary], model.config)
+    run = freeze(model.params, model.config, TOKENS, places=where)
+    parts = part_arrays(where, [dictionary.params], model.config)
+    operator = make_operator(model.params, model.config, run, where, parts)
     return model, dictionary, run, operator
 
 
@@ -41,7 +49,7 @@ def dot(a: object, b: object) -> float:
 @pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("name", ["plt", "skip-plt", "raw-clt"])
 def test_operator(family: str, name: str) -> None:
-    _, dictionary, run, operator = make(family, name)
+    _, _, run, operator = make(family, name)
     apply = jax.jit(lambda s: operator.apply(s))
     transpose = jax.jit(lambda r: operator.transpose(r))
     # Linear.
@@ -61,12 +69,8 @@ def test_operator(family: str, name: str) -> None:
     for got, want in zip(jax.tree.leaves(pullback(reads)[0]), jax.tree.leaves(transpose(reads)), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-11)
     # The model's own sources give the model's own reads.
-    skip = dictionary.params.get("W_skip")
-    write = run.write[:, 0] - dictionary.params["b_dec"][:, None]
-    if skip is not None:
-        write = write - jnp.einsum("ltd,led->lte", run.read[:, 0], skip)
-    again = apply(model_sources(operator, run, write))
-    np.testing.assert_allclose(again.read, run.read[:, 0], atol=1e-11)
+    again = apply(model_sources(operator, run, own_writes(operator, run)))
+    np.testing.assert_allclose(again.read[0], run.read[0][:, 0], atol=1e-11)
     np.testing.assert_allclose(again.final, run.final_norm[0], atol=1e-11)
 
 
