@@ -1,0 +1,216 @@
+"""Counting co-activation over text, from a model or a store: one pass, block by block.
+
+A block is a fixed number of sequences and is computed by one device whatever others there are; the host adds blocks in
+their order in float64. The bytes of a counter therefore do not depend on the number of devices, and a counter that was
+saved in between goes on as if it had not been.
+
+Letters: L layers, B sequences, T positions, R = B T rows, D width, N features, n chosen ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from jaxinterp.activations.store_reader import Store
+from jaxinterp.activations.stream import StreamConfig, activations
+from jaxinterp.activations.text import Batch
+from jaxinterp.attribution.coactivation import BUDGET, Coactivation
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.letters import Array
+from jaxinterp.core.precision import einsum
+from jaxinterp.dictionaries import encoder
+from jaxinterp.dictionaries.attention import Places
+from jaxinterp.dictionaries.base import kind_of
+from jaxinterp.dictionaries.config import DictionaryConfig
+from jaxinterp.dictionaries.lazy import AnyDictionary, LazyDictionary, encoder_of, norms_of
+from jaxinterp.models.model import Model
+
+
+class Block(NamedTuple):
+    """Whole sequences.
+
+    Attributes:
+      values: site → [layers of the site, B, T, D]. layers: site → the model's layers that these are.
+      positions, segments, use: [B, T] places, documents and which tokens count.
+    """
+
+    values: dict[str, Any]
+    layers: dict[str, tuple[int, ...]]
+    positions: np.ndarray
+    segments: np.ndarray
+    use: np.ndarray
+
+
+def from_model(
+    model: Model, sites: Sequence[str], batches: Iterable[Batch], size: int = 8
+) -> Iterator[Block]:
+    """Blocks of ``size`` sequences of a text."""
+    names = tuple(dict.fromkeys(sites))
+    layers = dict.fromkeys(names, tuple(range(model.config.n_layers)))
+    for batch in batches:
+        for start in range(0, len(batch.tokens), size):
+            part = Batch(*(array[start : start + size] for array in batch))
+            found = activations(model, part, names, StreamConfig(microbatch=0))
+            shape = part.tokens.shape
+            values = {
+                name: v.reshape(len(v), *shape, v.shape[-1]) for name, v in zip(names, found, strict=True)
+            }
+            yield Block(values, layers, part.positions, part.segments, part.use)
+
+
+def from_store(
+    store: Store, sites: Sequence[str], size: int = 8, first_tokens: bool = True
+) -> Iterator[Block]:
+    """The same from a store, all of it in its order."""
+    length = store.layout.length
+    layers = {site: tuple(store.site(site).layers) for site in sites}
+    for begin in range(0, store.layout.rows, size * length):
+        where = slice(begin, min(begin + size * length, store.layout.rows))
+        waiting = {site: store.start(site, where) for site in layers}
+        tokens = store.tokens(where)
+        values = {}
+        for site, finish in waiting.items():
+            found = finish()
+            values[site] = found.reshape(len(found), -1, length, found.shape[-1])
+        use = tokens.use if first_tokens else tokens.use & (tokens.position > 0)
+        yield Block(values, layers, *(a.reshape(-1, length) for a in (tokens.position, tokens.document, use)))
+
+
+def count(
+    counter: Coactivation, blocks: Iterable[Block], source: AnyDictionary, target: AnyDictionary | None = None, *,
+    devices: Sequence[Any] | None = None, budget: int = BUDGET, after: Callable[[Coactivation], None] | None = None,
+) -> Coactivation:  # fmt: skip
+    """Add what is active together in a text to a counter.
+
+    Args:
+      counter: of `coactivation.new_counter`; blocks that it has counted already are skipped.
+      blocks: from the beginning of the text, with the sites that the dictionaries read.
+      source, target: the dictionaries; ``target`` None means the source.
+      devices: that compute blocks, in turn; None means the first there is.
+      budget: bytes that sparse sums may take.
+      after: called with the counter after every few blocks; it may save it.
+
+    Returns:
+      The same counter.
+
+    Raises:
+      InputError: activations that are not finite, or sums beyond the budget; the counter then holds what came before.
+    """
+    chosen = list(devices) if devices is not None else jax.local_devices()[:1]
+    sides = {("source", "target"): source} if target is None else {("source",): source, ("target",): target}
+    todo = itertools.islice(blocks, counter.blocks, None)
+    while group := list(itertools.islice(todo, len(chosen))):
+        found: list[dict[tuple[str, int], Any]] = [{} for _ in group]
+        for names, dictionary in sides.items():
+            ids = {side: counter.sources if side == "source" else counter.targets for side in names}
+            for layer in sorted({layer for side in names for layer in ids[side]}):
+                encode = _encoder(dictionary, layer)
+                for block, device, mine in zip(group, chosen, found, strict=False):
+                    a = encode(block, device)
+                    for side in names:
+                        if layer in ids[side]:
+                            mine[side, layer] = _take(a, ids[side][layer], dictionary.config, counter.dense)
+        for block, mine in zip(group, found, strict=True):
+            one = {key: _side_sums(a) for key, a in mine.items()}
+            both = {
+                (s, t): _pair_sums(mine["source", s], mine["target", t], counter.dense)
+                for s, t in counter.pairs
+            }
+            counter.add(int(block.use.sum()), one, both, budget)
+        if after is not None:
+            after(counter)
+    return counter
+
+
+Encode = Callable[[Block, Any], Array]
+"""A block and the device that computes it → activations of one layer [R, N], 0 where a token does not count."""
+
+
+def _encoder(dictionary: AnyDictionary, layer: int) -> Encode:
+    config = dictionary.config
+    if kind_of(config).groups(config) != config.n_layers:
+        raise InputError(f"features of a {config.kind} belong to no layer: no co-activation of layers")
+    at = config.layers[layer] if config.layers else layer
+    whole = kind_of(config).sequences
+    if whole:
+        if isinstance(dictionary, LazyDictionary):
+            raise InputError(f"a {config.kind} cannot be read lazily")
+        params = {name: leaf[layer][None] for name, leaf in dictionary.params.items()}
+        norms = None
+    else:
+        params, every = encoder_of(dictionary, layer), norms_of(dictionary)
+        norms = None if every is None else every[layer][None]
+    kept: dict[Any, Any] = {}
+
+    def encode(block: Block, device: Any) -> Array:
+        if device not in kept:
+            kept[device] = jax.device_put((params, norms), device)
+        if at not in block.layers[config.read_site]:
+            raise InputError(f"layer {at} of {config.read_site} is not among what was collected")
+        x = block.values[config.read_site][block.layers[config.read_site].index(at)]
+        given = jax.device_put((x, block.positions, block.segments, block.use), device)
+        return _encode(kept[device], config, layer if whole else 0, *given)
+
+    return encode
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _encode(
+    given: tuple[Any, Any], config: DictionaryConfig, layer: int, x: Array, positions: Array, segments: Array,
+    use: Array,
+) -> Array:  # fmt: skip
+    params, norms = given
+    x = x.astype(params["W_enc"].dtype)[None]
+    if kind_of(config).sequences:
+        from jaxinterp.dictionaries import lorsa
+        from jaxinterp.dictionaries.attention import pattern
+
+        looks = pattern(params, lorsa.attention_of(config), x, Places(positions, segments), layer)
+        a = lorsa.encode(params, config, x, pattern=looks)
+    else:
+        a = encoder.activations(params, config, encoder.pre_activations(params, config, x), norms)
+    # What is not finite would pass for not active.
+    finite = (jnp.isfinite(x).all(axis=(0, 3)) | ~use).all()
+    a = jnp.where(use.reshape(-1)[:, None], a.reshape(use.size, -1), jnp.zeros((), a.dtype))
+    return jnp.where(finite, a, jnp.full((), jnp.nan, a.dtype))
+
+
+def _take(a: Array, ids: np.ndarray, config: DictionaryConfig, dense: bool) -> Any:
+    """The chosen columns, on the device or as a sparse matrix on the host."""
+    if dense:
+        return a if len(ids) == config.n_features else jnp.take(a, jnp.asarray(ids, jnp.int32), axis=1)
+    found = np.asarray(a)
+    return sparse.csr_array(found if len(ids) == config.n_features else found[:, ids]).astype(np.float64)
+
+
+def _side_sums(a: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of rows on which each feature is active [n], and sums of activations."""
+    fired, total = ((a > 0).sum(axis=0), a.sum(axis=0)) if sparse.issparse(a) else _dense_sums(a)
+    return np.asarray(fired, np.int64).reshape(-1), np.asarray(total, np.float64).reshape(-1)
+
+
+@jax.jit
+def _dense_sums(a: Array) -> tuple[Array, Array]:
+    return (a > 0).sum(axis=0), a.sum(axis=0)
+
+
+def _pair_sums(source: Any, target: Any, dense: bool) -> tuple[Any, Any]:
+    """``Σ 1(a_t > 0) a_s`` and ``Σ a_s a_t``, [n, m]."""
+    if dense:
+        gated, products = _dense_pair(source, target)
+        return np.asarray(gated, np.float64), np.asarray(products, np.float64)
+    return source.T @ (target > 0).astype(np.float64), source.T @ target
+
+
+@jax.jit
+def _dense_pair(source: Array, target: Array) -> tuple[Array, Array]:
+    active = (target > 0).astype(source.dtype)
+    return einsum("rs,rt->st", source, active), einsum("rs,rt->st", source, target)
