@@ -76,20 +76,38 @@ def along(x: Array, line: Line, unit: Array | None = None) -> Array:
     return x + (line.offset if unit is None else unit[..., None] * line.offset)
 
 
-def on_heads(x: Array, w: Tree, name: str, config: ModelConfig) -> Array:
+def heads_scale(x: Array, w: Tree, name: str, config: ModelConfig) -> Array:
+    """The denominator of the norm of queries or keys [B, T, H, E]: [B, T, H, 1] of each head, [B, T, 1, 1] of all heads
+    together; of Dynamic Tanh [B, T, H, E]."""
+    x = wide(x)
+    if config.norm == "tanh":
+        return secant(x, wide(w[f"{name}_alpha"]))
+    axes = tuple(range(-w[name].ndim, 0))
+    return jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True) + config.norm_eps)
+
+
+def on_heads(
+    x: Array, w: Tree, name: str, config: ModelConfig, line: Line | None = None, unit: Array | None = None
+) -> Array:
     """The norm of queries or keys [B, T, H, E]: of each head, gain [E], or of all heads together, gain [H, E].
 
-    An RMS norm, or Dynamic Tanh in a model that has it.
+    An RMS norm, or Dynamic Tanh in a model that has it. With a given ``line`` it is linear in x and in ``unit`` [B, T],
+    the factor on its bias.
     """
     dtype, x, weight = x.dtype, wide(x), wide(w[name])
     shape = (1,) * (x.ndim - weight.ndim) + weight.shape
     factor = 1.0 + weight if config.norm_unit_offset else weight
+    one = 1.0 if unit is None else unit[:, :, None, None]
+    if line is not None:
+        out = x / line.scale if line.offset is None else x / line.scale + one * line.offset
+    elif config.norm == "tanh":
+        out = jnp.tanh(wide(w[f"{name}_alpha"]) * x)
+    else:
+        out = x / heads_scale(x, w, name, config)
+    out = out * factor.reshape(shape)
     if config.norm == "tanh":
-        alpha, bias = wide(w[f"{name}_alpha"]), wide(w[f"{name}_bias"])
-        return (jnp.tanh(alpha * x) * factor.reshape(shape) + bias.reshape(shape)).astype(dtype)
-    axes = tuple(range(-weight.ndim, 0))
-    size = jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True) + config.norm_eps)
-    return (x / size * factor.reshape(shape)).astype(dtype)
+        out = out + one * wide(w[f"{name}_bias"]).reshape(shape)
+    return out.astype(dtype)
 
 
 def gain(weights: Tree, config: ModelConfig) -> Array:
