@@ -4,7 +4,7 @@ from jaxinterp.graphs.build import Csr, EdgeBuilder
 from jaxinterp.graphs.checks import Checks
 from jaxinterp.graphs.files import load_graph, save_graph
 from jaxinterp.graphs.graph import Graph, assemble
-from jaxinterp.graphs.influence import node_influence
+from jaxinterp.graphs.influence import Flow, node_influence
 from jaxinterp.graphs.kinds import (
     BIAS,
     BIAS_NAMES,
@@ -37,6 +37,7 @@ __all__ = [
     "Checks",
     "Csr",
     "EdgeBuilder",
+    "Flow",
     "Graph",
     "Masks",
     "Path",

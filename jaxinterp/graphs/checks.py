@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxinterp.graphs.build import Csr, rows_of
+from jaxinterp.graphs.build import Csr
 from jaxinterp.graphs.kinds import FEATURE, KIND_NAMES, TARGET
+from jaxinterp.graphs.order import row_sums
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 
@@ -65,11 +66,7 @@ def residuals(csr: Csr, nodes: np.ndarray) -> np.ndarray:
 
     Where a node has no edges the divisor is the size of what was left out and the constant, or 1.
     """
-    n = len(nodes)
-    rows = rows_of(csr)
-    weights = csr.weights.astype(np.float64)
-    total = np.bincount(rows, weights=weights, minlength=n)
-    size = np.bincount(rows, weights=np.abs(weights), minlength=n)
+    total, size = row_sums(csr, signed=True), row_sums(csr)
     other = np.abs(nodes["left_out"]) + np.abs(nodes["constant"])
     divisor = np.where(size > 0, size, np.where(other > 0, other, 1.0))
     return np.abs(total + nodes["left_out"] + nodes["constant"] - nodes["value"]) / divisor

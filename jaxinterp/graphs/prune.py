@@ -15,10 +15,10 @@ import numpy as np
 
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.graphs.build import Csr, rows_of, to_csr
-from jaxinterp.graphs.influence import influence_of, normalised, running_share
+from jaxinterp.graphs.cutoff import cutoff
+from jaxinterp.graphs.influence import Flow, divisors, running_share
 from jaxinterp.graphs.kinds import CONVENTIONS, ERROR, FEATURE, TARGET
-
-TIE = 1e-12
+from jaxinterp.graphs.order import row_sums
 
 
 class Masks(NamedTuple):
@@ -27,19 +27,6 @@ class Masks(NamedTuple):
     node_mask: np.ndarray
     edge_mask: np.ndarray
     cumulative: np.ndarray
-
-
-def cutoff(scores: np.ndarray, share: float) -> float:
-    """The score from which on items are kept: that of the item with which the strongest first reach this share.
-
-    Less a relative 1e-12, so that rounding does not part equal scores, such as those of the edges along a chain.
-    """
-    ordered = np.sort(scores)[::-1]
-    running = np.cumsum(ordered)
-    if not running.size or running[-1] <= 0:
-        return 0.0
-    at = int(np.searchsorted(running / running[-1], share))
-    return float(ordered[min(at, len(ordered) - 1)]) * (1 - TIE)
 
 
 def prune_masks(
@@ -59,7 +46,8 @@ def prune_masks(
     check_settings(node_threshold, edge_threshold, convention)
     csr = to_csr(matrix)
     start = np.where(kinds == TARGET, np.nan_to_num(probabilities), 0.0)
-    influence = influence_of(normalised(csr, convention), start)
+    flow = Flow.of(csr, start != 0, convention)
+    influence = flow.influence(start)
 
     paper = convention == "paper"
     prunable = kinds == FEATURE if paper else (kinds == FEATURE) | (kinds == ERROR)
@@ -72,7 +60,7 @@ def prune_masks(
 
     rows = rows_of(csr)
     alive = nodes[rows] & nodes[csr.indices] & (csr.weights != 0)
-    edges = alive & _strong_edges(csr, rows, alive, start, edge_threshold, convention)
+    edges = _strong_edges(flow, alive, start, edge_threshold, convention)
     _drop_loose(nodes, edges, rows, csr.indices, kinds, prunable)
 
     edge_mask = edges
@@ -83,14 +71,17 @@ def prune_masks(
 
 
 def _strong_edges(
-    csr: Csr, rows: np.ndarray, alive: np.ndarray, start: np.ndarray, threshold: float, convention: str
+    flow: Flow, alive: np.ndarray, start: np.ndarray, threshold: float, convention: str
 ) -> np.ndarray:
     """Edges that carry the given share of what flows along edges of the graph left after pruning nodes."""
     if threshold >= 1:
-        return np.ones(len(rows), bool)
-    left = normalised(csr._replace(weights=np.where(alive, csr.weights, 0)), convention)
-    scores = left.data * (influence_of(left, start) + start)[rows]
-    return scores >= cutoff(scores, threshold)
+        return alive
+    csr = flow.csr
+    left = csr._replace(weights=np.where(alive, csr.weights, csr.weights.dtype.type(0)))
+    rest = Flow(left, flow.order, divisors(row_sums(left), convention))
+    scores = np.abs(left.weights, dtype=np.float64)
+    scores *= np.repeat((rest.influence(start) + start) / rest.divisor, np.diff(csr.indptr))
+    return alive & (scores >= cutoff(scores, threshold))
 
 
 def _drop_loose(
@@ -103,14 +94,18 @@ def _drop_loose(
 ) -> None:
     """Drop, in place, prunable nodes without outgoing and features without incoming edges, until stable."""
     n = len(nodes)
+    left, targets, sources = np.flatnonzero(edges), rows[edges], columns[edges]
+    out, into = np.bincount(sources, minlength=n), np.bincount(targets, minlength=n)
     while True:
-        out = np.bincount(columns[edges], minlength=n) > 0
-        into = np.bincount(rows[edges], minlength=n) > 0
-        kept = nodes & (out | ~prunable) & (into | (kinds != FEATURE))
-        if np.array_equal(kept, nodes):
+        gone = nodes & ((prunable & (out == 0)) | ((kinds == FEATURE) & (into == 0)))
+        if not gone.any():
             return
-        nodes[:] = kept
-        edges &= kept[rows] & kept[columns]
+        nodes &= ~gone
+        lost = gone[targets] | gone[sources]
+        edges[left[lost]] = False
+        out -= np.bincount(sources[lost], minlength=n)
+        into -= np.bincount(targets[lost], minlength=n)
+        left, targets, sources = left[~lost], targets[~lost], sources[~lost]
 
 
 def check_settings(node_threshold: float, edge_threshold: float, convention: str) -> None:

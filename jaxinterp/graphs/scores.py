@@ -7,19 +7,25 @@ Anthropic, "Circuit Tracing" (2025): with Â, q and p of influence.py,
   replacement score
 Convention "paper" averages completeness over the nodes that can have inputs (features and targets);
 "circuit-tracer" over all nodes, where roots count as fully explained.
+
+Neither needs more of a graph than influence and three sums for every row: of all it is divided by, of what comes
+from errors and of what comes from tokens. Leaving out biases, or counting left-out or pruned nodes as errors,
+changes these sums and nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from jaxinterp.graphs.build import Csr, from_triples, rows_of
-from jaxinterp.graphs.influence import normalised, steps
+from jaxinterp.graphs.build import Csr
+from jaxinterp.graphs.influence import Flow, divisors
 from jaxinterp.graphs.kinds import BIAS, EMBEDDING, ERROR, FEATURE, TARGET
+from jaxinterp.graphs.order import chunks, row_sums
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,14 @@ class Scores:
         return Scores(**data)
 
 
+class Sums(NamedTuple):
+    """Sums of |A[t, s]| for every row t, (n,) each: over all sources s, errors, and tokens."""
+
+    whole: np.ndarray
+    errors: np.ndarray
+    tokens: np.ndarray
+
+
 def _real(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no score")
@@ -86,119 +100,104 @@ def _real(value: Any) -> float:
 
 def basic(csr: Csr, kinds: np.ndarray, weights: np.ndarray, convention: str) -> Scores:
     """Replacement, completeness and path lengths of one graph; kinds and target weights (n,)."""
-    rows = normalised(csr, convention)
-    influence = np.zeros(len(kinds))
-    reached = []
-    for flow in steps(rows, weights):
-        influence += flow
-        reached.append(float(flow[kinds == EMBEDDING].sum()))
-    to_tokens, to_errors = sum(reached), float(influence[kinds == ERROR].sum())
-    roots = to_tokens + to_errors
-    profile = np.cumsum(reached) / roots if roots > 0 else np.zeros(len(reached))
-    length = float(np.dot(np.arange(1, len(reached) + 1), reached) / to_tokens) if to_tokens > 0 else 0.0
-
-    explained = 1 - rows @ (kinds == ERROR).astype(np.float64)
-    share = influence + weights
-    if convention == "paper":
-        share = np.where((kinds == FEATURE) | (kinds == TARGET), share, 0.0)
-    total = float(share.sum())
-    return Scores(
-        replacement=to_tokens / roots if roots > 0 else 0.0,
-        completeness=float(share @ explained) / total if total > 0 else 0.0,
-        path_length=length,
-        path_profile=tuple(profile.tolist()),
-    )
+    flow = Flow.of(csr, weights != 0, convention)
+    return _basic(flow, kinds, weights, _sums(csr, kinds), convention)
 
 
 def scores(csr: Csr, nodes: np.ndarray, weights: np.ndarray, convention: str) -> Scores:
     """All scores of an unpruned graph: edges, node table, target weights (n,)."""
     kinds = nodes["kind"]
-    found = basic(csr, kinds, weights, convention)
+    flow, sums = Flow.of(csr, weights != 0, convention), _sums(csr, kinds)
+    found = _basic(flow, kinds, weights, sums, convention)
     if convention != "paper":
         return found
-    extra: dict[str, float] = {}
+    counted = (kinds == FEATURE) | (kinds == TARGET)
+    bare = found.replacement, found.completeness
     if (kinds == BIAS).any():
-        bare = basic(without_sources(csr, kinds == BIAS), kinds, weights, convention)
-        extra |= {
-            "replacement_without_bias": bare.replacement,
-            "completeness_without_bias": bare.completeness,
-        }
-    else:
-        extra |= {
-            "replacement_without_bias": found.replacement,
-            "completeness_without_bias": found.completeness,
-        }
-    left = np.nan_to_num(nodes["left_out"])
-    if left.any():
-        wider, more_kinds = _with_source(csr, kinds, left)
-        full = basic(wider, more_kinds, np.append(weights, 0.0), convention)
-        extra |= {
-            "replacement_with_left_out": full.replacement,
-            "completeness_with_left_out": full.completeness,
-        }
-    return Scores(**{**_shallow(found), **extra})
+        bare = _two(flow, weights, sums._replace(whole=row_sums(csr, kinds != BIAS)), counted, convention)
+    more = replace(found, replacement_without_bias=bare[0], completeness_without_bias=bare[1])
+    left = np.abs(np.nan_to_num(nodes["left_out"]))
+    if left.any():  # one more error source, with this effect on every node
+        wider = Sums(sums.whole + left, sums.errors + left, sums.tokens)
+        full = _two(flow, weights, wider, counted, convention)
+        more = replace(more, replacement_with_left_out=full[0], completeness_with_left_out=full[1])
+    return more
 
 
 def pruned_scores(
     csr: Csr, nodes: np.ndarray, weights: np.ndarray, kept: np.ndarray, convention: str
 ) -> PrunedScores:
     """Scores of what is left of the unpruned graph (csr, nodes) when only the nodes of the mask (n,) stay."""
-    gone = ~kept
-    kinds = np.where(gone, ERROR, nodes["kind"])
-    cut = _without_rows(csr, gone)
-    separate = basic(cut, kinds, np.where(gone, 0.0, weights), convention)
-    merged, merged_kinds = _merge(cut, nodes, gone)
-    extra = len(merged_kinds) - len(nodes)
-    together = basic(
-        merged, merged_kinds, np.append(np.where(gone, 0.0, weights), np.zeros(extra)), convention
-    )
-    return PrunedScores(
-        separate.replacement, separate.completeness, together.replacement, together.completeness
-    )
+    kinds = nodes["kind"]
+    flow = Flow.of(csr, weights != 0, convention)
+    lost = ~kept | (kinds == ERROR)
+    counted = kept & ((kinds == FEATURE) | (kinds == TARGET))
+    columns = np.stack([lost, kept & (kinds == EMBEDDING), ~lost], axis=1)
+    errors, tokens, others = row_sums(csr, columns).T
+    merged = _merged_sums(csr, nodes, lost)
+    found = [
+        _two(
+            flow, np.where(kept, weights, 0.0), Sums(others + part, part, tokens), counted, convention, ~kept
+        )
+        for part in (errors, merged)
+    ]
+    return PrunedScores(*found[0], *found[1])
 
 
-def without_sources(csr: Csr, mask: np.ndarray) -> Csr:
-    """The edges without those that leave the nodes of the mask (n,)."""
-    return csr._replace(weights=np.where(mask[csr.indices], csr.weights.dtype.type(0), csr.weights))
+def _basic(flow: Flow, kinds: np.ndarray, weights: np.ndarray, sums: Sums, convention: str) -> Scores:
+    counted = (kinds == FEATURE) | (kinds == TARGET)
+    replacement, completeness = _two(flow, weights, sums, counted, convention)
+    # What reaches tokens with the next step, for every number of steps.
+    share = sums.tokens / flow.divisor
+    reached = [float(weights @ share), *(float(arrived @ share) for arrived in flow.steps(weights))][:-1]
+    tokens = sum(reached)
+    profile = np.cumsum(reached) / tokens * replacement if tokens > 0 else np.zeros(len(reached))
+    length = float(np.dot(np.arange(1, len(reached) + 1), reached) / tokens) if tokens > 0 else 0.0
+    return Scores(replacement, completeness, length, tuple(profile.tolist()))
 
 
-def _without_rows(csr: Csr, mask: np.ndarray) -> Csr:
-    return csr._replace(weights=np.where(mask[rows_of(csr)], csr.weights.dtype.type(0), csr.weights))
+def _sums(csr: Csr, kinds: np.ndarray) -> Sums:
+    columns = np.stack([np.ones(len(kinds), bool), kinds == ERROR, kinds == EMBEDDING], axis=1)
+    return Sums(*row_sums(csr, columns).T)
 
 
-def _with_source(csr: Csr, kinds: np.ndarray, effect: np.ndarray) -> tuple[Csr, np.ndarray]:
-    """One more error node, whose direct effect on every node is given, (n,)."""
-    n = len(kinds)
-    hit = np.flatnonzero(effect).astype(np.int32)
-    joined = from_triples(
-        n + 1,
-        np.concatenate([rows_of(csr), hit]),
-        np.concatenate([csr.indices, np.full(len(hit), n, np.int32)]),
-        np.concatenate([csr.weights.astype(np.float64), effect[hit]]),
-    )
-    return joined, np.append(kinds, np.uint8(ERROR))
+def _two(
+    flow: Flow,
+    weights: np.ndarray,
+    sums: Sums,
+    counted: np.ndarray,
+    convention: str,
+    stopped: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Replacement and completeness; the latter averages over ``counted`` (n,), or all nodes. What reaches a
+    node of the mask ``stopped`` (n,) goes no further."""
+    divisor = divisors(sums.whole, convention)
+    if stopped is not None:
+        divisor = np.where(stopped, np.inf, divisor)
+    share = replace(flow, divisor=divisor).influence(weights) + weights
+    handed = share / divisor
+    to_tokens, to_errors = float(handed @ sums.tokens), float(handed @ sums.errors)
+    roots = to_tokens + to_errors
+    if convention == "paper":
+        total, missed = float(share[counted].sum()), float((handed * counted) @ sums.errors)
+    else:
+        total, missed = float(weights.sum() + handed @ sums.whole), to_errors
+    return to_tokens / roots if roots > 0 else 0.0, 1 - missed / total if total > 0 else 0.0
 
 
-def _merge(csr: Csr, nodes: np.ndarray, gone: np.ndarray) -> tuple[Csr, np.ndarray]:
-    """Move edges of pruned nodes to the error node of the same place, made where there is none."""
+def _merged_sums(csr: Csr, nodes: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """For every row the sum over places (layer, part, position) of |Σ A[t, s]| of the lost nodes s there, (n,)."""
     n = len(nodes)
-    place: dict[tuple[int, int, int], int] = {}
-    for i in np.flatnonzero(nodes["kind"] == ERROR):
-        place[int(nodes["layer"][i]), int(nodes["part"][i]), int(nodes["position"][i])] = int(i)
-    moved = np.arange(n)
-    made = 0
-    for i in np.flatnonzero(gone):
-        key = (int(nodes["layer"][i]), int(nodes["part"][i]), int(nodes["position"][i]))
-        if key not in place:
-            place[key], made = n + made, made + 1
-        moved[i] = place[key]
-    kinds = np.concatenate([nodes["kind"], np.full(made, ERROR, np.uint8)])
-    size = n + made
-    key = rows_of(csr).astype(np.int64) * size + moved[csr.indices]
-    unique, where = np.unique(key, return_inverse=True)
-    sums = np.bincount(where, weights=csr.weights.astype(np.float64), minlength=len(unique))
-    return from_triples(size, unique // size, unique % size, sums), kinds
-
-
-def _shallow(found: Scores) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in Scores.__dataclass_fields__}
+    if not lost.any():
+        return np.zeros(n)
+    place = np.stack([nodes[name][lost].astype(np.int64) for name in ("layer", "part", "position")])
+    _, where = np.unique(place, axis=1, return_inverse=True)
+    where = where.ravel()
+    gather = sparse.csr_array(
+        (np.ones(len(where)), (np.flatnonzero(lost), where)), shape=(n, int(where.max()) + 1)
+    )
+    found = np.zeros(n)
+    for rows, begins, sources, weights in chunks(csr, np.arange(n)):
+        block = sparse.csr_array((weights.astype(np.float64), sources, begins), shape=(len(rows), n))
+        found[rows] = abs(block @ gather).sum(axis=1)
+    return found

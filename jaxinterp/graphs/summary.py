@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import node_ids
-from jaxinterp.graphs.influence import influence_of, normalised
+from jaxinterp.graphs.influence import Flow
 from jaxinterp.graphs.kinds import (
     BIAS,
     BIAS_NAMES,
@@ -34,7 +34,7 @@ def summary(graph: Graph, *, targets: int = 3, features: int = 10, paths: int = 
     ids = node_ids(nodes, graph.n_layers)
     if graph.foreign and graph.foreign.get("whole"):
         ids = [graph.foreign["nodes"][str(i)]["node_id"] for i in range(len(ids))]
-    rows = normalised(graph.csr, graph.convention)
+    flow = Flow.of(graph.csr, nodes["kind"] == TARGET, graph.convention)
     found = []
     for rank, target in enumerate(graph.targets.tolist()):
         entry: dict[str, Any] = {
@@ -46,8 +46,8 @@ def summary(graph: Graph, *, targets: int = 3, features: int = 10, paths: int = 
             "value": float(nodes["value"][target]),
         }
         if rank < targets:
-            entry["features"] = _features(graph, rows, target, features, ids)
-            chosen = strongest(graph.csr, nodes["kind"], target, paths, graph.convention)
+            entry["features"] = _features(graph, flow, target, features, ids)
+            chosen = strongest(graph.csr, nodes["kind"], target, paths, graph.convention, flow)
             entry["paths"] = [
                 {
                     "strength": path.strength,
@@ -107,11 +107,11 @@ def node_text(graph: Graph, node: int) -> str:
     return f"{KIND_NAMES[kind]} L{layer}{part}@{position}"
 
 
-def _features(graph: Graph, rows: Any, target: int, count: int, ids: list[str]) -> list[dict[str, Any]]:
+def _features(graph: Graph, flow: Flow, target: int, count: int, ids: list[str]) -> list[dict[str, Any]]:
     nodes = graph.nodes
     start = np.zeros(len(nodes))
     start[target] = 1.0
-    influence = influence_of(rows, start)
+    influence = flow.influence(start)
     candidates = np.flatnonzero((nodes["kind"] == FEATURE) & (influence > 0))
     chosen = candidates[np.argsort(-influence[candidates], kind="stable")[:count]]
     low, high = int(graph.indptr[target]), int(graph.indptr[target + 1])

@@ -57,6 +57,7 @@ def test_zeros_and_padding_are_no_edges():
         ([0], [1], [[np.inf]], "edge from node 1 to node 0 is inf"),
         ([9], [1], [[1.0]], "names node 9, but there are 3"),
         ([0, 1], [1], [[1.0]], r"shape \(1, 1\) for 2 targets"),
+        ([2], [1, 0, 1], [[1.0, 2.0, 3.0]], "names source 1 twice"),
     ],
 )
 def test_bad_blocks_are_refused(targets, sources, block, message):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import EMBEDDING, ERROR, FEATURE, TARGET, prune_masks
+from jaxinterp.graphs.cutoff import cutoff
 from jaxinterp.graphs.influence import target_weights
-from jaxinterp.graphs.prune import cutoff
 from tests.graphs.graph_examples import CASES, case, dense_matrix, dense_normalised, random_graph
 
 
