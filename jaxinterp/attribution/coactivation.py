@@ -145,10 +145,12 @@ def new_counter(
             f"dense sums of {len(pairs)} pairs of layers take {size / 2**30:.2f} GiB, more than the budget of "
             f"{budget / 2**30:.2f} GiB: choose fewer features or pairs, or count sparsely"
         )
-    use = [
+    mine, theirs = (
         {n: ids for n, ids in one.items() if any(p[i] == n for p in pairs)} for i, one in enumerate(chosen)
-    ]
-    return Coactivation(*use, tuple(pairs), size <= budget if dense is None else dense, dict(made_by or {}))
+    )
+    return Coactivation(
+        mine, theirs, tuple(pairs), size <= budget if dense is None else dense, dict(made_by or {})
+    )
 
 
 def _choose(config: DictionaryConfig, given: Mapping[int, Any] | None) -> dict[int, np.ndarray]:

@@ -56,10 +56,12 @@ def load_coactivation(path: str | os.PathLike[str]) -> Coactivation:
         head = json.loads(arrays["head"].tobytes())
         if head["form"] != _FORM:
             raise InputError(f"{path} is a counter of form {head['form']}, this version reads {_FORM}")
+        sources, targets = (
+            {int(n): arrays[f"{side}/{n}/ids"] for n in head[f"{side}s"]} for side in ("source", "target")
+        )
+        pairs = tuple((int(s), int(t)) for s, t in head["pairs"])
         counter = Coactivation(
-            *({int(n): arrays[f"{side}/{n}/ids"] for n in head[f"{side}s"]} for side in ("source", "target")),
-            tuple((int(s), int(t)) for s, t in head["pairs"]), bool(head["dense"]), dict(head["made_by"]),
-            int(head["rows"]), int(head["blocks"]),
+            sources, targets, pairs, bool(head["dense"]), dict(head["made_by"]), int(head["rows"]), int(head["blocks"])
         )  # fmt: skip
         for name, kept in (("fired", counter.fired), ("total", counter.total)):
             for side, layer in kept:

@@ -66,7 +66,7 @@ def test_all_paths_add_up_to_the_edge(family: str, name: str) -> None:
     steps = [(1, h) for h in heads], [(1, "skip")] if dictionary.config.skip else [], [(2, h) for h in heads]
     paths = [tuple(s for s in path if s) for path in product(*([None, *options] for options in steps))]
     if model.config.parallel:
-        # Attention and MLP of a layer read the same: there is no way through both, and the head of the last is too late.
+        # Attention and MLP of a layer read the same: no way through both, and the last head is too late.
         paths = [p for p in paths if not any(layer == 2 for layer, _ in p)]
         paths = [p for p in paths if [layer for layer, _ in p].count(1) < 2]
     total = 0.0
@@ -131,7 +131,7 @@ def test_autoencoders_read_before_they_write() -> None:
 
 
 def test_attention_side() -> None:
-    """Attention-output autoencoders, and heads as a Lorsa: to the MLP of the same layer, from that of the one before."""
+    """Attention-output autoencoders, and heads as a Lorsa: to the same layer's MLP, from the one before."""
     model = tiny_model("llama")
     sae, plt = autoencoder(model, "attn_out"), random_dictionary(model, "plt", dtype="float32")
     assert np.any(virtual_weights(model, sae, plt).block(1, 1))
@@ -221,8 +221,7 @@ def test_counts_and_expected_weights(tmp_path: Path) -> None:
                 factors(thin, kind, (s, t)).toarray() * v, value, rtol=1e-11, atol=1e-14
             )
         assert every.products[s, t].tobytes() == many.products[s, t].tobytes()
-    found = {pair: got for pair, got in expected(weights, thin, "twera")}
-    got = found[1, 2]
+    got = dict(expected(weights, thin, "twera"))[1, 2]
     np.testing.assert_allclose(got.weight, wanted["twera"][got.source, got.target], rtol=1e-9)
     assert len(got.weight) == np.count_nonzero(a[1].T @ a[2])
 
@@ -236,9 +235,8 @@ def test_counts_and_expected_weights(tmp_path: Path) -> None:
         assert (tmp_path / "on.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
         rest = count(new_counter(new, dense=counter.dense), blocks[3:], dictionary)
         added = part.merge(rest)
-        np.testing.assert_allclose(
-            scale(added, "era")(0, 2, slice(None), np.arange(12)), scale(counter, "era")(0, 2, slice(None), np.arange(12))
-        )  # fmt: skip
+        ends = 0, 2, slice(None), np.arange(12)
+        np.testing.assert_allclose(scale(added, "era")(*ends), scale(counter, "era")(*ends))
         assert added.rows == counter.rows
     best = strongest(weights, "target", 2, np.array([4]), k=3, scale=scale(thin, "era"), chunk=5)
     rows = np.concatenate([factors(every, "era", (s, 2)) * np.asarray(weights.block(s, 2)) for s in (0, 1)])
