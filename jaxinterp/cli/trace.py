@@ -1,17 +1,32 @@
-"""Trace a prompt to its exact attribution graph and print what it says.
+"""Trace prompts to their exact attribution graphs and print what they say.
 
   jaxinterp trace --model MODEL --dictionary DICTIONARY --prompt "..." --out graph.json
   jaxinterp trace --model MODEL --dictionary DICTIONARY --chat --prompt "What is ...?" --reply "It is"
 
-Printed: tokens, next tokens with their probabilities, scores, how exactly the identities hold, the
-strongest features for each target and the strongest paths from tokens to target. The saved graph is pruned
+Printed: tokens, targets with their probabilities, scores, how exactly the identities hold, the strongest
+features for each target and the strongest paths from tokens to target. The saved graph is pruned
 (--node-threshold 1 --edge-threshold 1 keeps everything).
+
+Targets (--target, may be repeated; default: the most probable next tokens):
+  Paris             a next token by its text, or by its id (42); "42" in double quotes is a text
+  Paris@-3          at another position (Paris@2,5 at two); negative ones count from the end
+  "A - B"           a logit difference; "A + B - C" of the mean of a group
+  feature:12/345@7  a feature, active or not (feature:attention/12/345@7 of a part)
+  supernode:NAME=12/345@7,13/9@7*0.5
+                    a weighted sum of features
+  direction:FILE.npy  a vector read after the final norm (direction:4/FILE.npy where layer 4 reads)
+  salient:@3        the most probable next tokens at another position
+  FILE.json         targets from a file
+
+Several prompts (--prompt repeated, or --prompts FILE with a prompt a line, or a JSON list of texts and lists of
+token ids) give files graph-1.json, graph-2.json, ...
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from jaxinterp.cli import shared
@@ -22,8 +37,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     """The verb's options."""
     shared.model_options(sub)
     prompt = sub.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("--prompt", help="text; the tokenizer adds its own start token")
+    prompt.add_argument(
+        "--prompt", action="append", help="text; the tokenizer adds its own start token; may be repeated"
+    )
     prompt.add_argument("--tokens", help="token ids separated by commas or spaces, used as they are")
+    prompt.add_argument("--prompts", metavar="FILE", help="a file of prompts: a line each, or a JSON list")
     sub.add_argument(
         "--chat",
         action="store_true",
@@ -32,7 +50,16 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--system", help="with --chat: the system message before it")
     sub.add_argument("--reply", help="with --chat: how the model's answer begins")
     sub.add_argument("--date", help="with --chat: the date, for templates that write it (2025-01-31)")
-    sub.add_argument("--target", action="append", help="a token's text or id to explain; may be repeated")
+    sub.add_argument("--target", action="append", help="what to explain, see above; may be repeated")
+    sub.add_argument(
+        "--completion",
+        help="continue the prompt with this text and explain each of its tokens (with --tokens: token ids)",
+    )
+    sub.add_argument(
+        "--contrast", nargs="?", const="end", choices=("end", "start", "tokens"),
+        help="with two prompts: say what they do differently for the same targets; positions belong together "
+        "from the end (default), from the start, or where tokens are equal",
+    )  # fmt: skip
     common(sub)
 
 
@@ -63,37 +90,101 @@ def common(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trace, print, save."""
-    shared.check_out(options.out, (".json", ".jigraph"))
     _check_chat(options)
+    prompts = _prompts(options)
+    if options.contrast and len(prompts) != 2:
+        raise InputError(f"--contrast compares two prompts, {len(prompts)} given")
+    outs = _outs(options.out, len(prompts), bool(options.contrast))
+    targets = _targets(options)
     model, dictionary = shared.load(options)
-    prompt: Any = options.prompt
     if options.chat:
-        from jaxinterp.checkpoints import chat
+        prompts = [_chat(options, model, prompt) for prompt in prompts]
+    if len(prompts) == 1:
+        return show(options, model, dictionary, prompts[0], targets)
+    return _several(options, model, dictionary, prompts, targets, outs)
 
-        messages = [{"role": "user", "content": options.prompt}]
-        if options.system is not None:
-            messages.insert(0, {"role": "system", "content": options.system})
-        prompt = chat(model, messages, reply=options.reply or "", now=options.date).ids
-    elif options.tokens is not None:
-        prompt = _integers(options.tokens)
-    return show(options, model, dictionary, prompt, _targets(options.target))
+
+def _several(
+    options: argparse.Namespace, model: Any, dictionary: Any, prompts: list[Any], targets: Any,
+    outs: list[str | None],
+) -> int:  # fmt: skip
+    """Trace prompts one after the other; everything that can be wrong with one is found before the first."""
+    from jaxinterp.attribution.prompts import each
+    from jaxinterp.graphs import summary
+    from jaxinterp.models.generation import check_tokens, prompt_ids
+
+    each(prompts, lambda prompt: check_tokens(model.config, prompt_ids(model, prompt)))
+    numbers = iter(range(len(prompts)))
+    graphs, facts = [], []
+
+    def one(prompt: Any) -> None:
+        number = next(numbers)
+        graph, small = _trace(options, model, dictionary, prompt, targets, outs[number])
+        if options.contrast:
+            graphs.append(graph)
+        if options.json:
+            facts.append(summary(small))
+        else:
+            print(f"{'' if number == 0 else chr(10)}Prompt {number + 1} of {len(prompts)}\n")
+            _print(graph, small, outs[number])
+
+    each(prompts, one)
+    whole: dict[str, Any] = {"prompts": facts}
+    if options.contrast:
+        from jaxinterp.attribution.contrast import contrast
+
+        found = contrast(*graphs, align=options.contrast)
+        if outs[-1]:
+            found.save(outs[-1])
+        if options.json:
+            whole["contrast"] = found.to_dict()
+        else:
+            print("\nA is prompt 1, B is prompt 2\n")
+            print("\n\n".join(found.table(row, width=shared.width()) for row in range(len(found))))
+            if outs[-1]:
+                print(f"\nsaved {outs[-1]}")
+    if options.json:
+        shared.print_json(whole)
+    return 0
 
 
 def _check_chat(options: argparse.Namespace) -> None:
     if options.chat and options.prompt is None:
-        raise InputError("--chat writes a message given as --prompt, not --tokens")
-    if options.chat and not options.prompt.strip():
+        raise InputError("--chat writes a message given as --prompt, not --tokens or --prompts")
+    if options.chat and not all(prompt.strip() for prompt in options.prompt):
         raise InputError("the message is empty")
     for name in ("system", "reply", "date"):
         if getattr(options, name) is not None and not options.chat:
             raise InputError(f"--{name} is for prompts written as a chat: give --chat too")
 
 
+def _chat(options: argparse.Namespace, model: Any, prompt: str) -> list[int]:
+    from jaxinterp.checkpoints import chat
+
+    messages = [{"role": "user", "content": prompt}]
+    if options.system is not None:
+        messages.insert(0, {"role": "system", "content": options.system})
+    return list(chat(model, messages, reply=options.reply or "", now=options.date).ids)
+
+
 def show(options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, targets: Any = None) -> int:
     """Trace a prompt through a loaded model, print the report, save the graph."""
+    from jaxinterp.graphs import summary
+
+    graph, small = _trace(options, model, dictionary, prompt, targets, options.out)
+    if options.json:
+        shared.print_json(summary(small))
+    else:
+        _print(graph, small, options.out)
+    return 0
+
+
+def _trace(
+    options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, targets: Any, out: str | None
+) -> tuple[Any, Any]:
+    """The whole graph and the pruned one, which is saved."""
     from jaxinterp.attribution import trace
     from jaxinterp.core.progress import Progress
-    from jaxinterp.graphs import report, summary
     from jaxinterp.graphs.prune import check_settings
 
     check_settings(options.node_threshold, options.edge_threshold, options.convention)
@@ -109,28 +200,80 @@ def show(options: argparse.Namespace, model: Any, dictionary: Any, prompt: Any, 
     )  # fmt: skip
     progress.close()
     small = graph.prune(options.node_threshold, options.edge_threshold)
-    if options.out:
-        small.save(options.out)
-    if options.json:
-        shared.print_json(summary(small))
-    else:
-        print(report(small, width=shared.width()))
+    if out:
+        small.save(out)
     checks = graph.checks()
     if not checks.ok:
         print(f"WARNING: {checks}", file=sys.stderr)
-    if options.out and not options.json:
-        print(f"\nsaved {options.out}")
-    return 0
+    return graph, small
 
 
-def _integers(text: str) -> list[int]:
+def _print(graph: Any, small: Any, out: str | None) -> None:
+    from jaxinterp.graphs import report
+
+    print(report(small, width=shared.width()))
+    if out:
+        print(f"\nsaved {out}")
+
+
+def _prompts(options: argparse.Namespace) -> list[Any]:
+    if options.prompt is not None:
+        return list(options.prompt)
+    if options.tokens is not None:
+        return [_integers(options.tokens, "--tokens")]
+    from jaxinterp.core.files import read_bytes, read_json
+
+    path = options.prompts
+    if path.lower().endswith(".json"):
+        found = read_json(path)
+        right = isinstance(found, list) and all(_is_prompt(one) for one in found)
+        if not right or not found:
+            raise InputError(f"{path}: expected a JSON list of texts and lists of token ids")
+        return list(found)
+    try:
+        lines = [line for line in read_bytes(path).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    if not lines:
+        raise InputError(f"{path}: no prompts in it, expected one a line")
+    return lines
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(type(one) is int for one in value))
+
+
+def _outs(out: str | None, count: int, contrast: bool) -> list[str | None]:
+    """Where each graph goes, and the contrast; all can be written."""
+    if out is None:
+        return [None] * (count + contrast)
+    place = Path(out)
+    names = [out] if count == 1 else [
+        str(place.with_name(f"{place.stem}-{number:0{len(str(count))}d}{place.suffix}"))
+        for number in range(1, count + 1)
+    ]  # fmt: skip
+    if contrast:
+        names.append(str(place.with_name(f"{place.stem}-contrast.json")))
+    for name in names:
+        shared.check_out(name, (".json", ".jigraph"))
+    return list(names)
+
+
+def _integers(text: str, name: str) -> list[int]:
     try:
         return [int(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
-        raise InputError(f"--tokens {text!r}: expected whole numbers separated by commas") from error
+        raise InputError(f"{name} {text!r}: expected whole numbers separated by commas") from error
 
 
-def _targets(texts: list[str] | None) -> list[Any] | None:
-    if not texts:
+def _targets(options: argparse.Namespace) -> list[Any] | None:
+    if not options.target and options.completion is None:
         return None
-    return [int(text) if text.strip().isdecimal() else text for text in texts]
+    from jaxinterp.attribution.target_text import parse_targets
+    from jaxinterp.attribution.wanted import Completion
+
+    found = parse_targets(options.target or [])
+    if options.completion is not None:
+        text = options.completion
+        found.append(Completion(text if options.tokens is None else _integers(text, "--completion")))
+    return found
