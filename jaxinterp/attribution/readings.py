@@ -90,16 +90,19 @@ class Targets:
         return len(self.labels)
 
     def of_readings(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers of readings [C', ...] combined into those of targets [C, ...], summed in float64.
+        """Numbers of readings [C', ...] combined into those of targets [C, ...], of the same dtype.
 
-        For rows, values, constants and what a graph leaves out alike. The result is float64; where every target
-        is one reading with factor 1 it is exactly the reading's.
+        For rows, values, constants and what a graph leaves out alike. Sums are taken in float64; a target that is one
+        reading with factor 1 has exactly the reading's numbers.
         """
-        flat = np.asarray(numbers, np.float64).reshape(len(numbers), -1)
-        out = np.zeros((len(self.combine), flat.shape[1]))
-        for target, reading in zip(*np.nonzero(self.combine), strict=True):
-            out[target] += self.combine[target, reading] * flat[reading]
-        return out.reshape(len(self.combine), *np.shape(numbers)[1:])
+        numbers = np.asarray(numbers)
+        if np.array_equal(self.combine, np.eye(len(self), len(numbers))):
+            return numbers
+        out = np.zeros((len(self), *numbers.shape[1:]), numbers.dtype)
+        for target, factors in enumerate(self.combine):
+            parts = np.flatnonzero(factors)
+            out[target] = sum(factors[i] * numbers[i].astype(np.float64) for i in parts)
+        return out
 
 
 def values(

@@ -280,8 +280,10 @@ def test_features_and_supernodes_share_readings(model: Model) -> None:
     assert nodes == [(2, 1, 3, 11), (2, 1, 3, -1), (1, 1, 5, -1)]
     rows = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
     combined = found.of_readings(rows)
-    assert np.array_equal(combined[0], rows[0])
-    assert np.allclose(combined[1], 2.0 * rows[0].astype(np.float64) - rows[1] + 0.5 * rows[2], atol=1e-12)
+    assert combined.dtype == np.float32 and np.array_equal(combined[0], rows[0])
+    assert np.array_equal(
+        combined[1], (2.0 * rows[0].astype(np.float64) - rows[1] + 0.5 * rows[2]).astype("f4")
+    )
 
 
 def test_values_of_readings(model: Model) -> None:
