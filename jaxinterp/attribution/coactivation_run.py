@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,14 +22,12 @@ from jaxinterp.activations.store_reader import Store
 from jaxinterp.activations.stream import StreamConfig, activations
 from jaxinterp.activations.text import Batch
 from jaxinterp.attribution.coactivation import BUDGET, Coactivation
+from jaxinterp.attribution.layer_features import LayerEncoder
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum
-from jaxinterp.dictionaries import encoder
-from jaxinterp.dictionaries.attention import Places
-from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.dictionaries.config import DictionaryConfig
-from jaxinterp.dictionaries.lazy import AnyDictionary, LazyDictionary, encoder_of, norms_of
+from jaxinterp.dictionaries.lazy import AnyDictionary
 from jaxinterp.models.model import Model
 
 
@@ -112,9 +109,9 @@ def count(
         for names, dictionary in sides.items():
             ids = {side: counter.sources if side == "source" else counter.targets for side in names}
             for layer in sorted({layer for side in names for layer in ids[side]}):
-                encode = _encoder(dictionary, layer)
+                encoder = LayerEncoder(dictionary, layer)
                 for block, device, mine in zip(group, chosen, found, strict=False):
-                    a = encode(block, device)
+                    a = _encode(encoder, block, device)
                     for side in names:
                         if layer in ids[side]:
                             mine[side, layer] = _take(a, ids[side][layer], dictionary.config, counter.dense)
@@ -130,57 +127,21 @@ def count(
     return counter
 
 
-Encode = Callable[[Block, Any], Array]
-"""A block and the device that computes it → activations of one layer [R, N], 0 where a token does not count."""
+def _encode(encoder: LayerEncoder, block: Block, device: Any) -> Array:
+    """Activations [R, N] of a block, 0 where a token does not count."""
+    site = encoder.config.read_site
+    if encoder.model_layer not in block.layers[site]:
+        raise InputError(f"layer {encoder.model_layer} of {site} is not among what was collected")
+    x = block.values[site][block.layers[site].index(encoder.model_layer)]
+    x, positions, segments, use = jax.device_put((x, block.positions, block.segments, block.use), device)
+    return _used(encoder(x, positions, segments, device)[1], x, use)
 
 
-def _encoder(dictionary: AnyDictionary, layer: int) -> Encode:
-    config = dictionary.config
-    if kind_of(config).groups(config) != config.n_layers:
-        raise InputError(f"features of a {config.kind} belong to no layer: no co-activation of layers")
-    at = config.layers[layer] if config.layers else layer
-    whole = kind_of(config).sequences
-    if whole:
-        if isinstance(dictionary, LazyDictionary):
-            raise InputError(f"a {config.kind} cannot be read lazily")
-        params = {name: leaf[layer][None] for name, leaf in dictionary.params.items()}
-        norms = None
-    else:
-        params, every = encoder_of(dictionary, layer), norms_of(dictionary)
-        norms = None if every is None else every[layer][None]
-    kept: dict[Any, Any] = {}
-
-    def encode(block: Block, device: Any) -> Array:
-        if device not in kept:
-            kept[device] = jax.device_put((params, norms), device)
-        if at not in block.layers[config.read_site]:
-            raise InputError(f"layer {at} of {config.read_site} is not among what was collected")
-        x = block.values[config.read_site][block.layers[config.read_site].index(at)]
-        given = jax.device_put((x, block.positions, block.segments, block.use), device)
-        return _encode(kept[device], config, layer if whole else 0, *given)
-
-    return encode
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _encode(
-    given: tuple[Any, Any], config: DictionaryConfig, layer: int, x: Array, positions: Array, segments: Array,
-    use: Array,
-) -> Array:  # fmt: skip
-    params, norms = given
-    x = x.astype(params["W_enc"].dtype)[None]
-    if kind_of(config).sequences:
-        from jaxinterp.dictionaries import lorsa
-        from jaxinterp.dictionaries.attention import pattern
-
-        looks = pattern(params, lorsa.attention_of(config), x, Places(positions, segments), layer)
-        a = lorsa.encode(params, config, x, pattern=looks)
-    else:
-        a = encoder.activations(params, config, encoder.pre_activations(params, config, x), norms)
-    # What is not finite would pass for not active.
-    finite = (jnp.isfinite(x).all(axis=(0, 3)) | ~use).all()
+@jax.jit
+def _used(a: Array, x: Array, use: Array) -> Array:
     a = jnp.where(use.reshape(-1)[:, None], a.reshape(use.size, -1), jnp.zeros((), a.dtype))
-    return jnp.where(finite, a, jnp.full((), jnp.nan, a.dtype))
+    # What is not finite would pass for not active.
+    return jnp.where((jnp.isfinite(x).all(axis=2) | ~use).all(), a, jnp.full((), jnp.nan, a.dtype))
 
 
 def _take(a: Array, ids: np.ndarray, config: DictionaryConfig, dense: bool) -> Any:

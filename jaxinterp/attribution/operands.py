@@ -1,0 +1,221 @@
+"""Operand plots: every feature's activation on prompts that differ in two numbers, at one position.
+
+*Circuit Tracing* (2025), "Addition case study": 10,000 prompts ``calc: a+b=``, read at the last token. Prompts may have
+different lengths, as operands are of several tokens: positions are counted from the end, and prompts are padded on the
+right, which a causal model does not see.
+
+Letters: A, B values of the operands, L layers, N features, T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from jaxinterp.attribution.global_weights import virtual_weights
+from jaxinterp.attribution.layer_features import LayerEncoder
+from jaxinterp.attribution.operand_shapes import Numbers, Shape, classify
+from jaxinterp.core.errors import InputError
+from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries.lazy import AnyDictionary
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import forward
+from jaxinterp.models.model import Model, require_ours
+
+
+@dataclass(frozen=True)
+class OperandPlots:
+    """What features do on all pairs of operands.
+
+    Attributes:
+      template, first, second, position: what was asked.
+      predicted: [A, B] the most probable next token at that position.
+      activations: of each layer of the dictionary [A B, N], sparse by columns.
+      pre_activations: layer and feature → [A, B], of the features that were asked for.
+    """
+
+    template: str
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    position: int
+    predicted: np.ndarray
+    activations: tuple[Any, ...]
+    pre_activations: dict[tuple[int, int], np.ndarray]
+
+    def grid(self, layer: int, feature: int) -> np.ndarray:
+        """The activations ``[A, B]`` of one feature."""
+        if not 0 <= layer < len(self.activations) or not 0 <= feature < self.activations[layer].shape[1]:
+            raise InputError(
+                f"no feature {feature} of layer {layer}: there are layers 0 to {len(self.activations) - 1} of "
+                f"{self.activations[0].shape[1]} features"
+            )
+        return self.activations[layer][:, [feature]].toarray().reshape(len(self.first), len(self.second))
+
+    def active(self, prompts: int = 1) -> list[tuple[int, int, int]]:
+        """(layer, feature, prompts on which it is active) of features active on at least so many, most active first."""
+        found = []
+        for layer, values in enumerate(self.activations):
+            counts = np.diff(values.indptr)
+            found += [(layer, int(f), int(counts[f])) for f in np.flatnonzero(counts >= max(prompts, 1))]
+        return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
+
+    def shape(self, layer: int, feature: int) -> Shape:
+        """How the grid of a feature looks; see `operand_shapes.classify`."""
+        return classify(self.grid(layer, feature), self.first, self.second)
+
+
+def operand_plots(
+    model: Model, dictionary: AnyDictionary, template: str, first: Numbers, second: Numbers, *,
+    position: int = -1, pre_activations: Mapping[int, Sequence[int]] | None = None, batch: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> OperandPlots:  # fmt: skip
+    """Run a model on every pair of operands.
+
+    Args:
+      model: with a tokenizer.
+      dictionary: in memory or lazy, of any kind whose features belong to layers.
+      template: text with ``{a}`` and ``{b}`` in it, as in "calc: {a}+{b}=".
+      first, second: values of a and b.
+      position: which token, from the end: -1 is the last.
+      pre_activations: layer → features whose pre-activations are kept, for `operand_shapes.parallelogram`.
+      batch: prompts at a time.
+      progress: called with (prompts done, prompts in all).
+
+    Raises:
+      InputError: no tokenizer, a template without both operands, fewer than two values, a position outside the shortest
+        prompt, or a prompt longer than the context.
+    """
+    require_ours(model)
+    tokens, last = _prompts(model, template, first, second, position)
+    config = dictionary.config
+    encoders = [LayerEncoder(dictionary, layer) for layer in range(config.n_layers)]
+    wanted = {int(n): np.asarray(ids, np.int64) for n, ids in (pre_activations or {}).items()}
+    for layer, ids in wanted.items():
+        if not 0 <= layer < len(encoders) or (
+            ids.size and not 0 <= ids.min() <= ids.max() < config.n_features
+        ):
+            raise InputError(
+                f"no such feature in layer {layer}: the dictionary has {len(encoders)} layers of {config.n_features}"
+            )
+    count = len(tokens)
+    predicted = np.zeros(count, np.int64)
+    parts: list[list[Any]] = [[] for _ in encoders]
+    before: dict[int, list[np.ndarray]] = {layer: [] for layer in wanted}
+    sequences = encoders[0].sequences
+    for start in range(0, count, batch):
+        # The last batch is filled up with its own last prompt, so that nothing compiles again.
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        size = min(batch, count - start)
+        at = jnp.asarray(last[rows], jnp.int32)
+        best, x = _run(
+            model.params, model.config, jnp.asarray(tokens[rows]), at, config.read_site, not sequences
+        )
+        predicted[start : start + size] = np.asarray(best)[:size]
+        shape = x.shape[1:3]
+        where = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+        for layer, encoder in enumerate(encoders):
+            h, a = encoder(x[encoder.model_layer], where, np.zeros(shape, np.int32))
+            h, a = (_at(v, at) if sequences else v[:, 0] for v in (h, a))
+            if not bool(jnp.isfinite(h).all()):
+                raise InputError(f"pre-activations of layer {layer} are not finite")
+            parts[layer].append(sparse.csr_array(np.asarray(a)[:size]))
+            if layer in wanted:
+                before[layer].append(np.asarray(h)[:size, wanted[layer]])
+        if progress is not None:
+            progress(start + size, count)
+    grid = len(first), len(second)
+    kept = {
+        (layer, int(f)): np.concatenate(before[layer])[:, i].reshape(grid)
+        for layer, ids in wanted.items()
+        for i, f in enumerate(ids)
+    }
+    return OperandPlots(
+        template, tuple(map(int, first)), tuple(map(int, second)), position, predicted.reshape(grid),
+        tuple(sparse.vstack(part).tocsc() for part in parts), kept,
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames=("config", "site", "one"))
+def _run(
+    params: Tree, config: ModelConfig, tokens: Array, at: Array, site: str, one: bool
+) -> tuple[Array, Array]:
+    """The best next token at positions ``at [B]``, and a site [L, B, T, D], T = 1 where only these positions count."""
+    logits, found = forward(params, config, tokens, sites=(site,))
+    x = getattr(found, site)
+    if one:
+        x = jnp.take_along_axis(x, at[None, :, None, None], axis=2)
+    return jnp.argmax(_at(logits, at), axis=-1), x
+
+
+def _at(values: Array, at: Array) -> Array:
+    """``values [B, T, X]`` at positions [B]."""
+    return jnp.take_along_axis(values, at[:, None, None], axis=1)[:, 0]
+
+
+def _prompts(
+    model: Model, template: str, first: Numbers, second: Numbers, position: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [A B, T], padded on the right, and the position of each prompt that is read."""
+    if model.tokenizer is None:
+        raise InputError("the model has no tokenizer to write numbers with")
+    if "{a}" not in template or "{b}" not in template:
+        raise InputError(
+            f"the template {template!r} has no place for both operands: write {{a}} and {{b}} in it"
+        )
+    if len(first) < 2 or len(second) < 2:
+        raise InputError(
+            f"{len(first)} and {len(second)} values of the operands, at least two of each are needed"
+        )
+    if position >= 0:
+        raise InputError(f"position {position}: positions are counted from the end, -1 is the last token")
+    rows = [model.tokenizer.encode(_fill(template, a, b)) for a in first for b in second]
+    lengths = np.array([len(row) for row in rows])
+    if lengths.min() + position < 0:
+        raise InputError(f"position {position} is outside the shortest prompt, of {lengths.min()} tokens")
+    if lengths.max() > model.config.context:
+        raise InputError(f"a prompt of {lengths.max()} tokens, the model's context is {model.config.context}")
+    tokens = np.zeros((len(rows), int(lengths.max())), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return tokens, lengths + position
+
+
+def _fill(template: str, a: int, b: int) -> str:
+    return template.replace("{a}", str(a)).replace("{b}", str(b))
+
+
+def number_tokens(model: Model, template: str, numbers: Numbers, a: int = 1, b: int = 1) -> np.ndarray:
+    """The first token of each number as it stands after the prompt: [n]. Numbers of several tokens may share theirs."""
+    prompt = _fill(template, a, b)
+    before = model.tokenizer.encode(prompt)
+    found = []
+    for number in numbers:
+        after = model.tokenizer.encode(f"{prompt}{number}")
+        same = next((i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), len(before))
+        if same >= len(after):
+            raise InputError(f"the number {number} adds no token to {prompt!r}")
+        found.append(after[same])
+    return np.array(found, np.int64)
+
+
+def output_weights(
+    model: Model, dictionary: AnyDictionary, layer: int, feature: int, tokens: np.ndarray
+) -> np.ndarray:
+    """The direct effect [n] of one unit of a feature on the logits of tokens, less the mean logit; norms as one."""
+    weights = virtual_weights(model, dictionary, "logits")
+    return np.asarray(weights.block(layer, 0, np.array([feature]), tokens))[0]
+
+
+def input_weights(
+    model: Model, dictionary: AnyDictionary, layer: int, feature: int, tokens: np.ndarray
+) -> np.ndarray:
+    """What tokens [n] add to a feature at their own position, along the residual stream; norms as one."""
+    weights = virtual_weights(model, "tokens", dictionary)
+    return np.asarray(weights.block(0, layer, tokens, np.array([feature])))[:, 0]
