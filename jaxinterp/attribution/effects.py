@@ -1,173 +1,168 @@
-"""Direct effects of every source on a block of targets: one walk down the layers.
+"""Direct effects of every source on blocks of targets: walks down the layers, a block a device.
 
-A target is a vector injected where it reads: an encoder row at its layer's read site, or a residual-stream
-gradient after the last layer. The transposed frozen layers carry it down (*Circuit Tracing*, "Attribution
-graphs", J▼); at each layer the gradient at the write site is contracted, position by position, with what
-sources write there. No gradient is gathered at active features.
-
-A walk starts at the highest layer of its block, so targets are grouped by layer, and it is one compiled
-program whatever that layer is.
-
-Letters: C targets of a block, T position, K slots, D width, L layers.
+Letters: C targets of a block, T' positions of the walk, K slots, P pages.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinterp.attribution.sources import Writes
+from jaxinterp.attribution import steps
+from jaxinterp.attribution.blocks import Block
+from jaxinterp.attribution.readings import FINAL
+from jaxinterp.attribution.steps import Step
+from jaxinterp.attribution.writes import Writes
 from jaxinterp.core.letters import Array
-from jaxinterp.core.precision import einsum
-from jaxinterp.replacement.operator import ReplacementOperator, layer_slices, layer_transpose
-
-
-class Block(NamedTuple):
-    """C targets that start at the same layer; with a leading axis for several blocks.
-
-    Attributes:
-      vectors: [C, D] injected vectors, zero for padding.
-      positions: [C] where.
-      layer: [] the layer whose read site they enter; L means the residual stream after the last layer.
-    """
-
-    vectors: Array
-    positions: Any
-    layer: Any
+from jaxinterp.models.sites import VECTOR_SITES
+from jaxinterp.replacement.operator import ReplacementOperator
+from jaxinterp.replacement.parts import JUNCTIONS
 
 
 class Effects(NamedTuple):
-    """Direct effects on C targets, a field per kind of source.
+    """Direct effects on the targets of one wave of blocks; every array has a leading axis of devices.
 
     Attributes:
-      features: [C, L, T, K] by slot.
-      errors: [C, L, T].
-      omitted: [C] sum over what is written but left out of the graph.
-      decoder, attention, norm: [C, L, T] bias nodes of each layer.
-      position: [C, T] learned positions.
-      embed: [C, T].
+      groups: number of the group → [T', C, K] by slot, and [P, C, `sources.PAGE`] by page or None.
+      attention, norm, mlp: layer → [T', C] bias nodes; of ``norm`` the final norm's stand at layer L.
+      embed, position: [T', C] token embeddings, and learned positions or None.
     """
 
-    features: Array
-    errors: Array
-    omitted: Array
-    decoder: Array
-    attention: Array
-    norm: Array
-    position: Array
+    groups: dict[int, tuple[Array, Array | None]]
+    attention: dict[int, Array]
+    norm: dict[int, Array]
+    mlp: dict[int, Array]
     embed: Array
+    position: Array | None
 
 
-def final_vectors(operator: ReplacementOperator, vectors: Array) -> tuple[Array, Array]:
-    """Targets [C, D] read after the final norm → gradients [C, D] of the residual stream at the last
-    position, and the direct effects [C] of the final norm's bias there."""
-    t = operator.n_tokens
-    x = jax.ShapeDtypeStruct((t, operator.config.d_model), operator.decoder_bias.dtype)
-    factor = jax.ShapeDtypeStruct((t,), operator.decoder_bias.dtype)
-    back = jax.linear_transpose(operator.end, x, factor)
+class Walker:
+    """Walks blocks of targets through one prompt's frozen layers."""
 
-    def one(vector: Array) -> tuple[Array, Array]:
-        x_bar, final_bar = back(jnp.zeros(x.shape, x.dtype).at[-1].set(vector))
-        return x_bar[-1], final_bar[-1]
+    def __init__(
+        self, operator: ReplacementOperator, writes: Writes, embed: Array, patterns: Sequence[Any], mesh: Mesh
+    ) -> None:
+        """Args:
+        operator: the frozen replacement model of the padded prompt.
+        embed: [T, D] token embeddings as they enter the residual stream.
+        patterns: for each place where the heads of a Lorsa look, [L', Q, T, S], or None.
+        mesh: one block goes to each device along "data".
+        """
+        self.config, self.places, self.writes, self.mesh = operator.config, operator.places, writes, mesh
+        self.operator = self.put(steps.light(operator))
+        self.layers = [self.put(one) for one in steps.slices(operator)]
+        self.embed = self.put(embed)
+        self.learned = None if operator.positions is None else self.put(operator.positions)
+        self.patterns = patterns
+        self.devices = mesh.shape["data"]
+        self.dtype = operator.dtype
+        self._by_part = {JUNCTIONS.index(place.junction): i for i, place in enumerate(self.places)}
 
-    return jax.vmap(one)(vectors)
+    def put(self, tree: Any) -> Any:
+        """Arrays whole on every device of the mesh."""
+        return put_whole(tree, self.mesh)
 
+    def walk(
+        self, wave: Sequence[Block], vectors: Sequence[np.ndarray], positions: Sequence[np.ndarray],
+        heads: Sequence[np.ndarray] | None = None,
+    ) -> Effects:  # fmt: skip
+        """Effects on at most as many blocks as there are devices, all of one part and shape.
 
-def walk(operator: ReplacementOperator, writes: Writes, embed: Array, block: Block) -> Effects:
-    """The effects of every source on one block of targets; a pure function, one device.
-
-    Args:
-      operator: the frozen replacement model.
-      writes: what sources write.
-      embed: [T, D] token embeddings as they enter the residual stream.
-      block: the targets.
-    """
-    n, t, d = operator.config.n_layers, operator.n_tokens, operator.config.d_model
-    c, k, dtype = block.vectors.shape[0], writes.rows.shape[2], operator.decoder_bias.dtype
-    layers = layer_slices(operator)
-    seed = jnp.where(
-        (jnp.arange(t, dtype=jnp.int32)[None, :] == block.positions[:, None])[:, :, None],
-        block.vectors[:, None, :],
-        0,
-    ).astype(dtype)
-    seed = jnp.swapaxes(seed, 0, 1)  # T C D: products over positions need no transposes in this order
-    back = jax.vmap(partial(layer_transpose, operator), in_axes=(None, 1, 1), out_axes=(1, 1))
-    biased = operator.config.has_attention_biases, operator.config.has_norm_biases
-
-    def step(state: tuple[Array, Array, Effects]) -> tuple[Array, Array, Effects]:
-        layer, x_bar, found = state
-        one = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, 0, keepdims=False), layers)
-        # The block's own read site lies before its layer's write: nothing written there reaches it.
-        here = layer == block.layer
-        x_bar, bar = back(one, jnp.where(here, 0, x_bar), jnp.where(here, seed, 0))
-        gradient = bar.write
-
-        def pair(p: Array, features: Array) -> Array:
-            rows = jax.lax.dynamic_index_in_dim(writes.rows, p, 0, keepdims=False)
-            part = einsum("tcd,tkd->ctk", gradient, rows)
-            source = writes.pair_source[p]
-            so_far = jax.lax.dynamic_index_in_dim(features, source, 1, keepdims=False)
-            return jax.lax.dynamic_update_index_in_dim(features, so_far + part, source, 1)
-
-        first_pair = writes.pair_start[layer]
-        end = jnp.where(here, first_pair, writes.pair_start[layer + 1])
-        features = jax.lax.fori_loop(first_pair, end, pair, found.features)
-        vectors = jax.lax.dynamic_index_in_dim(writes.vectors, layer, 0, keepdims=False)
-        part = einsum("tcd,tjd->ctj", gradient, vectors)
-
-        def put(old: Array, new: Array) -> Array:
-            return jax.lax.dynamic_update_index_in_dim(old, new, layer, 1)
-
-        found = found._replace(
-            features=features,
-            errors=put(found.errors, part[:, :, 0]),
-            omitted=found.omitted + jnp.sum(part[:, :, 1], axis=1),
-            decoder=put(found.decoder, part[:, :, 2]),
-            attention=put(found.attention, bar.attention.T) if biased[0] else found.attention,
-            norm=put(found.norm, bar.norm.T) if biased[1] else found.norm,
+        Args:
+          vectors: [c, D] of each block, what its targets read with, c at most C. positions: [c].
+          heads: [c] of each block, for targets that read through a Lorsa.
+        """
+        length, part = wave[0].length, wave[0].part
+        given = self._stack([_pad(v.astype(self.dtype, copy=False), wave[0].width) for v in vectors])
+        at = self._stack([_pad(p.astype(np.int32), wave[0].width) for p in positions])
+        through = (
+            None if heads is None else self._stack([_pad(h.astype(np.int32), wave[0].width) for h in heads])
         )
-        return layer - 1, x_bar, found
+        found = Effects({}, {}, {}, {}, given, None)
+        x: Any = None
+        top = max(block.layer for block in wave)
+        if part == FINAL:
+            x, norm = steps.enter_final(self.operator, given, at, self.mesh, length)
+            if self.config.has_norm_biases:
+                found.norm[self.config.n_layers] = norm
+            top -= 1
+        for layer in range(top, -1, -1):
+            above = np.array([block.layer > layer for block in wave])
+            enters = np.array([block.layer == layer for block in wave]) & (part != FINAL)
+            step: Step | None = None
+            if x is not None:
+                step = steps.advance(self.operator, self.layers[layer], x, self.mesh)
+            if enters.any():
+                entered = self._enter(layer, part, given, at, through, length)
+                if step is None:
+                    step = entered
+                else:
+                    alive = self._stack([*above, *[above[-1]] * (self.devices - len(above))])
+                    step = steps.either(alive, step, entered, self.mesh)
+            assert step is not None
+            x = step.x
+            self._collect(found, layer, step, None if above.any() else part)
+        if x is None:  # read in no layer: nothing comes from below
+            raise ValueError("a walk of no layers")
+        embed, position = steps.finish(x, self.embed, self.learned, self.mesh)
+        return found._replace(embed=embed, position=position)
 
-    zeros = partial(jnp.zeros, dtype=dtype)
-    nothing = Effects(
-        zeros((c, n, t, k)), zeros((c, n, t)), zeros((c,)), zeros((c, n, t)), zeros((c, n, t)), zeros((c, n, t)),
-        zeros((c, t)), zeros((c, t)),
-    )  # fmt: skip
-    first = jnp.minimum(block.layer, n - 1)
-    above = jnp.where(block.layer == n, seed, jnp.zeros((t, c, d), dtype))
-    _, x_bar, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (first, above, nothing))
-    position = found.position
-    if operator.positions is not None:
-        position = einsum("tcd,td->ct", x_bar, operator.positions)
-    return found._replace(embed=einsum("tcd,td->ct", x_bar, embed), position=position)
+    def _enter(self, layer: int, part: int, given: Any, at: Any, heads: Any, length: int) -> Step:
+        number = self._by_part[part]
+        spread = None
+        if heads is not None:
+            spread = self.put(self.patterns[number][self.places[number].layers.index(layer)][0])
+        return steps.enter(
+            self.operator, self.layers[layer], given, at, spread, heads, self.mesh, length, number
+        )
+
+    def _collect(self, found: Effects, layer: int, step: Step, reader: int | None) -> None:
+        """Contract the gradients of a step, all of whose targets read for ``reader`` in this very layer, or None."""
+        before = None
+        if reader is not None:
+            site = self.places[self._by_part[reader]].read_site
+            assert site is not None
+            before = VECTOR_SITES.index(site)
+        for number, place in enumerate(self.places):
+            if (number, layer) not in self.writes.into:
+                continue
+            if before is not None and VECTOR_SITES.index(place.write_site) >= before:
+                continue  # written after it is read
+            for group in self.writes.into[number, layer]:
+                self._contract(found.groups, group, layer, step.write[number])
+        for name in ("attention", "norm", "mlp"):
+            if (value := getattr(step, name)) is not None:
+                getattr(found, name)[layer] = value
+
+    def _contract(self, groups: dict[int, Any], number: int, layer: int, gradient: Array) -> None:
+        rows = self.writes.rows(number, layer)
+        so_far = groups.get(number)
+        pages = None
+        if so_far is None:
+            whole = steps.contract(gradient, rows.rows, self.mesh)
+            if rows.pages is not None:
+                pages = steps.turn(gradient, rows.pages, rows.positions, self.mesh)
+        else:
+            whole = steps.contract_more(gradient, rows.rows, so_far[0], self.mesh)
+            if rows.pages is not None:
+                pages = steps.turn_more(gradient, rows.pages, rows.positions, so_far[1], self.mesh)
+        groups[number] = whole, pages
+
+    def _stack(self, parts: Sequence[Any]) -> Any:
+        """One part a device; zeros where there are fewer parts."""
+        parts = [np.asarray(part) for part in parts]
+        filled = [*parts, *[np.zeros_like(parts[0])] * (self.devices - len(parts))]
+        return jax.device_put(np.stack(filled), NamedSharding(self.mesh, PartitionSpec("data")))
 
 
-@partial(jax.jit, static_argnames=("mesh",))
-def walk_blocks(
-    operator: ReplacementOperator, writes: Writes, embed: Array, blocks: Block, mesh: Mesh
-) -> Effects:
-    """`walk` for as many blocks as ``mesh`` has devices along "data", one on each.
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+    """Arrays whole on every device of ``mesh``."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
-    Every device runs the same program on a block of the same shape, so that results do not depend on how
-    many devices there are.
 
-    Args:
-      blocks: `Block` with a leading axis of the size of the mesh.
-
-    Returns:
-      `Effects` with that leading axis.
-    """
-    whole, split = PartitionSpec(), PartitionSpec("data")
-
-    def one(operator: ReplacementOperator, writes: Writes, embed: Array, blocks: Block) -> Effects:
-        found = walk(operator, writes, embed, jax.tree.map(lambda leaf: leaf[0], blocks))
-        return jax.tree.map(lambda leaf: leaf[None], found)
-
-    run = jax.shard_map(
-        one, mesh=mesh, in_specs=(whole, whole, whole, split), out_specs=split, check_vma=False
-    )
-    return run(operator, writes, embed, blocks)
+def _pad(values: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(values, [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1))

@@ -2,120 +2,117 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxinterp.attribution.sources import Active, Slots
-from jaxinterp.graphs.kinds import BIAS, EMBEDDING, ERROR, FEATURE, TARGET, node_table
+from jaxinterp.attribution.readings import Targets
+from jaxinterp.attribution.sources import Active, Group
+from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, TARGET, node_table
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.replacement import Place
+from jaxinterp.replacement.parts import JUNCTIONS
 
-DECODER, ATTENTION, NORM, POSITION = range(4)  # places in BIAS_NAMES
+DECODER, ATTENTION, NORM, POSITION, MLP, OFFSET = range(len(BIAS_NAMES))
+NO_PART = JUNCTIONS.index("mlp")
 
 
 class Layout(NamedTuple):
     """Where each kind of node starts in the graph with every active feature.
 
     Attributes:
-      slots: places of features.
-      errors: first error node; errors by (layer, position).
-      biases: (layer, kind) → first bias node, by position; empty when the graph has none.
+      groups: the features, from node 0 on.
+      features: A.
+      errors: (place, layer) → first error node; by position.
+      biases: (layer, kind, part) → first bias node; by position; empty when the graph has none.
       embeddings, targets, size: first embedding, first target, number of nodes.
+      n_layers, n_tokens: L, T.
     """
 
-    slots: Slots
-    errors: int
-    biases: dict[tuple[int, int], int]
+    groups: list[Group]
+    features: int
+    errors: dict[tuple[int, int], int]
+    biases: dict[tuple[int, int, int], int]
     embeddings: int
     targets: int
     size: int
+    n_layers: int
+    n_tokens: int
 
 
-def bias_places(n_layers: int, attention: bool, norm: bool, position: bool) -> list[tuple[int, int]]:
-    """The (layer, kind) that bias nodes exist for, in node order; the final norm's stand at layer L."""
-    found = [(-1, POSITION)] if position else []
-    for layer in range(n_layers + 1):
-        if layer < n_layers:
-            found.append((layer, DECODER))
-            if attention:
-                found.append((layer, ATTENTION))
-        if norm:
-            found.append((layer, NORM))
+def bias_places(
+    config: ModelConfig, places: Sequence[Place], groups: Sequence[Group], mlp_layers: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """The (layer, kind, part) that bias nodes exist for, in node order; the final norm's stand at layer L.
+
+    Args:
+      mlp_layers: layers in which a line stands for the MLP, whose constant is a bias.
+    """
+    found = [(-1, POSITION, NO_PART)] if config.positions == "learned" else []
+    parts = {
+        (group.layer, JUNCTIONS.index(places[group.place].junction)) for group in groups if group.own >= 0
+    }
+    for layer in range(config.n_layers + 1):
+        if layer < config.n_layers:
+            found += [(layer, DECODER, part) for part in range(len(JUNCTIONS)) if (layer, part) in parts]
+            if config.has_attention_biases:
+                found.append((layer, ATTENTION, NO_PART))
+        if config.has_norm_biases:
+            found.append((layer, NORM, NO_PART))
+        if layer in mlp_layers:
+            found.append((layer, MLP, NO_PART))
     return found
 
 
-def lay_out_nodes(slots: Slots, n_features: int, biases: list[tuple[int, int]], n_targets: int) -> Layout:
+def lay_out_nodes(
+    groups: list[Group], n_features: int, biases: Sequence[tuple[int, int, int]], n_targets: int, n_layers: int,
+    n_tokens: int,
+) -> Layout:  # fmt: skip
     """Number the nodes: features | errors | biases | embeddings | targets."""
-    n_layers, t, _ = slots.node.shape
-    errors = n_features
-    first = errors + n_layers * t
-    starts = {place: first + i * t for i, place in enumerate(biases)}
-    embeddings = first + len(biases) * t
-    return Layout(slots, errors, starts, embeddings, embeddings + t, embeddings + t + n_targets)
+    errors = {
+        (group.place, group.layer): n_features + i * n_tokens for i, group in enumerate(groups)
+    }  # groups are in node order
+    first = n_features + len(groups) * n_tokens
+    starts = {place: first + i * n_tokens for i, place in enumerate(biases)}
+    embeddings = first + len(biases) * n_tokens
+    targets = embeddings + n_tokens
+    return Layout(
+        groups, n_features, errors, starts, embeddings, targets, targets + n_targets, n_layers, n_tokens
+    )
 
 
 def table(
-    layout: Layout, active: Active, tokens: np.ndarray, target_tokens: np.ndarray, probabilities: np.ndarray,
-    values: np.ndarray,
+    layout: Layout, active: Active, places: Sequence[Place], tokens: np.ndarray, targets: Targets,
+    values: np.ndarray, constants: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The node table, all but ``left_out``."""
-    n_layers, t, _ = layout.slots.node.shape
+    """The node table, all but ``left_out``; values and constants [C] are the targets'."""
+    t = layout.n_tokens
     nodes = node_table(layout.size)
-    features = slice(0, layout.errors)
+    features = slice(0, layout.features)
     nodes["kind"][features] = FEATURE
     for name, column in (
-        ("layer", active.layer), ("position", active.position), ("index", active.feature),
+        ("part", active.part), ("layer", active.layer), ("position", active.position), ("index", active.feature),
         ("activation", active.activation), ("value", active.pre_activation), ("constant", active.bias),
     ):  # fmt: skip
         nodes[name][features] = column
-    errors = slice(layout.errors, layout.errors + n_layers * t)
-    nodes["kind"][errors] = ERROR
-    nodes["layer"][errors] = np.repeat(np.arange(n_layers), t)
-    nodes["position"][errors] = np.tile(np.arange(t), n_layers)
-    for (layer, kind), start in layout.biases.items():
-        place = slice(start, start + t)
-        nodes["kind"][place], nodes["layer"][place], nodes["index"][place] = BIAS, layer, kind
-        nodes["position"][place] = np.arange(t)
+    for (place, layer), start in layout.errors.items():
+        at = slice(start, start + t)
+        nodes["kind"][at], nodes["layer"][at] = ERROR, layer
+        nodes["part"][at] = JUNCTIONS.index(places[place].junction)
+        nodes["position"][at] = np.arange(t)
+    for (layer, kind, part), start in layout.biases.items():
+        at = slice(start, start + t)
+        nodes["kind"][at], nodes["layer"][at], nodes["index"][at] = BIAS, layer, kind
+        nodes["part"][at], nodes["position"][at] = part, np.arange(t)
     embeddings = slice(layout.embeddings, layout.targets)
     nodes["kind"][embeddings], nodes["layer"][embeddings] = EMBEDDING, -1
     nodes["position"][embeddings], nodes["index"][embeddings] = np.arange(t), tokens
-    targets = slice(layout.targets, layout.size)
-    nodes["kind"][targets], nodes["layer"][targets], nodes["position"][targets] = TARGET, n_layers, t - 1
-    nodes["index"][targets], nodes["probability"][targets] = target_tokens, probabilities
-    nodes["value"][targets] = values
+    at = slice(layout.targets, layout.size)
+    nodes["kind"][at] = TARGET
+    for name, column in (
+        ("part", targets.part), ("layer", targets.layer), ("position", targets.position), ("index", targets.index),
+        ("probability", targets.weights), ("value", values), ("constant", constants),
+    ):  # fmt: skip
+        nodes[name][at] = column
     return nodes
-
-
-def rows(layout: Layout, effects: Any, final_bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Effects on C targets as rows over all nodes.
-
-    Args:
-      effects: `effects.Effects` of host arrays.
-      final_bias: [C] direct effect of the final norm's bias at the last position, for target rows.
-
-    Returns:
-      rows [C, n], and [C] the effects of sources that are no nodes: what is omitted, and biases when the
-      graph has no bias nodes.
-    """
-    c = len(effects.omitted)
-    out = np.zeros((c, layout.size), effects.features.dtype)
-    filled = layout.slots.node >= 0
-    out[:, layout.slots.node[filled]] = effects.features[:, filled]
-    out[:, layout.errors : layout.errors + effects.errors[0].size] = effects.errors.reshape(c, -1)
-    t = effects.embed.shape[1]
-    out[:, layout.embeddings : layout.targets] = effects.embed
-    left = effects.omitted.astype(np.float64)
-    by_kind = (effects.decoder, effects.attention, effects.norm)
-    if not layout.biases:
-        left = left + sum(part.sum(axis=(1, 2), dtype=np.float64) for part in by_kind)
-        left = left + effects.position.sum(axis=1, dtype=np.float64)
-        return out, left if final_bias is None else left + final_bias
-    n_layers = effects.errors.shape[1]
-    for (layer, kind), start in layout.biases.items():
-        place = slice(start, start + t)
-        if kind == POSITION:
-            out[:, place] = effects.position
-        elif layer < n_layers:
-            out[:, place] = by_kind[kind][:, layer]
-        elif final_bias is not None:
-            out[:, start + t - 1] = final_bias
-    return out, left

@@ -1,98 +1,204 @@
-"""Rows of the adjacency: walks for targets and features in padded blocks, on one device or many.
+"""Rows of the adjacency: walks for targets and features in blocks, put into node order on the host.
 
-Letters: C targets of a block, D width, T position.
+Letters: C targets of a block, n nodes, T' positions of a walk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxinterp.attribution import nodes as table
-from jaxinterp.attribution.effects import Block, Effects, final_vectors, walk_blocks
-from jaxinterp.attribution.sources import Active, Writes
-from jaxinterp.attribution.targets import Targets
-from jaxinterp.core.letters import Array
-from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
-from jaxinterp.replacement.operator import ReplacementOperator
+from jaxinterp.attribution import readings as reads
+from jaxinterp.attribution.blocks import ROWS, Block, cut, waves
+from jaxinterp.attribution.effects import Effects, Walker
+from jaxinterp.attribution.feature_rows import FeatureRows
+from jaxinterp.attribution.nodes import Layout
+from jaxinterp.attribution.readings import FINAL, Readings
+from jaxinterp.attribution.sources import PAGE, VECTORS, Active
+from jaxinterp.dictionaries import lorsa
+from jaxinterp.dictionaries.base import kind_of
+from jaxinterp.graphs.kinds import BIAS_NAMES
+from jaxinterp.replacement.parts import JUNCTIONS
 
-BLOCK = 128
-"""Targets of one block. Fixed, so that neither the number of devices nor of targets changes a result."""
+
+class Part(NamedTuple):
+    """Rows of some targets.
+
+    Attributes:
+      numbers: [C] which, as they were counted in the call.
+      features: F, so many features come first in ``rows``; later ones have no effect.
+      rows: [C, F + rest] direct effects of those features and of all nodes that are no features.
+      left: [C] effects of sources that are no nodes, float64: what is omitted, and biases when the graph has no
+        bias nodes.
+    """
+
+    numbers: np.ndarray
+    features: int
+    rows: np.ndarray
+    left: np.ndarray
 
 
 class Rows:
-    """Computes rows over every node of a graph; see `nodes.rows` for what a row holds. ``rows``: `Found.rows`."""
+    """Computes rows over every node of a graph."""
 
     def __init__(
-        self, operator: ReplacementOperator, writes: Writes, embed: Array, layout: table.Layout,
-        rows: Dictionary, active: Active, mesh: Mesh,
+        self, walker: Walker, layout: Layout, readers: Sequence[FeatureRows | None], active: Active,
+        block_rows: int = ROWS,
     ) -> None:  # fmt: skip
-        self.operator, self.writes, self.embed, self.layout = operator, writes, embed, layout
-        self.small, self.active, self.mesh = rows, active, mesh
-        self.together = mesh.shape["data"] * BLOCK
+        """Args:
+        readers: rows of the dictionary at each place.
+        block_rows: see `blocks.cut`.
+        """
+        self.walker, self.layout, self.readers, self.active = walker, layout, readers, active
+        self.block_rows = block_rows
+        self.padded = walker.writes.padded
+        self._by_part = {JUNCTIONS.index(place.junction): i for i, place in enumerate(walker.places)}
 
-    def of_targets(self, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
-        """(rows [C, n], effects left out [C]) of a graph's targets."""
-        config = self.operator.config
-        found, outside = [], []
-        for part in self._parts(len(targets.tokens)):
-            padded = self._pad(targets.vectors[part]).reshape(-1, BLOCK, config.d_model)
-            # Block by block, because another batch shape may round differently.
-            pieces = [_final_vectors(self.operator, block) for block in padded]
-            vectors, bias = (np.concatenate(column) for column in zip(*pieces, strict=True))
-            positions = np.full(part.stop - part.start, self.operator.n_tokens - 1)
-            effects = self._walk(config.n_layers, positions, vectors)
-            final = bias[: len(positions)] if config.has_norm_biases else None
-            rows, left = table.rows(self.layout, effects, final)
-            found.append(rows)
-            outside.append(left)
-        return np.concatenate(found), np.concatenate(outside)
+    def of_features(self, features: np.ndarray) -> Iterator[Part]:
+        """Rows of active features given by node number; blocks come in node order within a shape."""
+        active = self.active
+        numbers = np.sort(features)
+        where = Readings(
+            active.layer[numbers], active.part[numbers], active.position[numbers], active.feature[numbers],
+            np.full(len(numbers), -1), np.zeros((0, 0)),
+        )  # fmt: skip
+        for part in self.of_readings(where):
+            yield part._replace(numbers=numbers[part.numbers])
 
-    def of_features(self, features: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(node numbers, rows, effects left out) block by block, in node order."""
-        features = np.sort(features)
-        params, config = self.small.params, self.small.config
-        for layer in range(config.n_layers):
-            numbers = features[self.active.layer[features] == layer]
-            for part in self._parts(len(numbers)):
-                index = self._pad(self.active.place[numbers[part]])
-                vectors = _encoder_rows(params, config, np.int32(layer), index)
-                effects = self._walk(layer, self.active.position[numbers[part]], vectors)
-                rows, left = table.rows(self.layout, effects, None)
-                yield numbers[part], rows, left
+    def of_readings(self, readings: Readings) -> Iterator[Part]:
+        """Rows of readings, numbered as they stand."""
+        blocks = cut(readings.layer, readings.part, readings.position, self.padded, self.block_rows)
+        open_: tuple[list[Block], Effects] | None = None
+        for wave in waves(blocks, self.walker.devices):
+            started = wave, self._walk(wave, readings)
+            if open_ is not None:  # while the devices compute the next
+                yield from self._finished(*open_)
+            open_ = started
+        if open_ is not None:
+            yield from self._finished(*open_)
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        for start in range(0, count, self.together):
-            yield slice(start, min(start + self.together, count))
+    def encoder_rows(self, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
+        """[C', D] what readings read with, features looked up, and [C'] their pre-activations for an input of zero."""
+        vectors, constants = readings.vectors.copy(), np.zeros(len(readings.layer))
+        for i in np.flatnonzero(readings.feature >= 0):
+            reader, own = self._reader(int(readings.part[i]), int(readings.layer[i]))
+            feature = readings.feature[i : i + 1]
+            row = reader.encoder(own, feature)[0]
+            vectors[i, : len(row)] = row
+            constants[i] = reader.bias(own, feature)[0]
+        return vectors, constants
 
-    def _pad(self, values: np.ndarray) -> np.ndarray:
-        """Zeros up to whole blocks, one for every device."""
-        return np.pad(values, [(0, self.together - len(values))] + [(0, 0)] * (values.ndim - 1))
+    def values(self, readings: Readings, constants: np.ndarray, found: Any) -> np.ndarray:
+        """What each reading reads [C'], in float64; ``found`` is the `Setup`, features are looked up already."""
+        values = reads.values(readings, np.asarray(found.run.final_norm)[0], found.read(), constants)
+        for i in np.flatnonzero(readings.feature >= 0):
+            number = self._by_part[int(readings.part[i])]
+            heads = self._heads(number, readings.feature[i : i + 1])
+            if heads is not None:  # it reads from everywhere its head looks
+                own = self.walker.places[number].layers.index(int(readings.layer[i]))
+                looks = np.asarray(self.walker.patterns[number][own])[0, heads[0], readings.position[i]]
+                seen = found.read()[int(readings.part[i])][readings.layer[i]].astype(np.float64)
+                values[i] = constants[i] + looks @ seen @ readings.vectors[i]
+        return values
 
-    def _walk(self, layer: int, positions: np.ndarray, vectors: Any) -> Effects:
-        """Effects on targets of one layer, on the host, without padding. ``vectors`` [together, D]."""
-        devices = self.mesh.shape["data"]
-        block = Block(
-            vectors.reshape(devices, BLOCK, -1),
-            self._pad(positions.astype(np.int32)).reshape(devices, BLOCK),
-            np.full(devices, layer, np.int32),
-        )
-        effects = walk_blocks(self.operator, self.writes, self.embed, block, self.mesh)
-        return jax.tree.map(partial(_unblock, len(positions)), effects)
+    def _heads(self, number: int, features: np.ndarray) -> np.ndarray | None:
+        """The heads through which features of a place read; None where they read their own position."""
+        reader = self.readers[number]
+        if reader is None or not kind_of(reader.config).sequences:
+            return None
+        return features // (reader.config.n_features // lorsa.attention_of(reader.config).heads)
+
+    def _reader(self, part: int, layer: int) -> tuple[FeatureRows, int]:
+        number = self._by_part[part]
+        reader = self.readers[number]
+        assert reader is not None
+        return reader, self.walker.places[number].layers.index(layer)
+
+    def _walk(self, wave: list[Block], readings: Readings) -> Effects:
+        vectors, heads = [], []
+        for block in wave:
+            found, through = self._read_with(block, readings)
+            vectors.append(found)
+            heads.append(through)
+        positions = [readings.position[block.members] for block in wave]
+        known = [h for h in heads if h is not None]
+        return self.walker.walk(wave, vectors, positions, known if known else None)
+
+    def _read_with(self, block: Block, readings: Readings) -> tuple[np.ndarray, np.ndarray | None]:
+        features = readings.feature[block.members]
+        if block.part == FINAL or not (features >= 0).any():
+            return readings.vectors[block.members], None
+        if not (features >= 0).all():  # features and directions that are read at one site
+            vectors, _ = self.encoder_rows(Readings(*(column[block.members] for column in readings)))
+            return vectors, None
+        reader, own = self._reader(block.part, block.layer)
+        return reader.encoder(own, features), self._heads(self._by_part[block.part], features)
+
+    def _finished(self, wave: list[Block], effects: Effects) -> Iterator[Part]:
+        host = jax.tree.map(_host, effects)
+        for i, block in enumerate(wave):
+            own = jax.tree.map(lambda x, i=i: x[i], host)
+            yield self._rows(block, own)
+
+    def _rows(self, block: Block, effects: Any) -> Part:
+        layout, count = self.layout, len(block.members)
+        t = min(block.length, layout.n_tokens)
+        groups = [layout.groups[number] for number in effects.groups]
+        features = max((group.first + len(group.feature) for group in groups), default=0)
+        out = np.zeros((count, features + layout.size - layout.features), effects.embed.dtype)
+        left = np.zeros(count)
+        rest = out[:, features:]
+
+        def put(start: int, value: np.ndarray) -> None:
+            rest[:, start - layout.features : start - layout.features + t] = value[:t, :count].T
+
+        def bias(place: tuple[int, int, int], value: np.ndarray) -> None:
+            nonlocal left
+            if (start := layout.biases.get(place)) is not None:
+                put(start, value)
+            else:
+                left += value[:t, :count].sum(axis=0, dtype=np.float64)
+
+        for number, (slots, pages) in effects.groups.items():
+            group = layout.groups[number]
+            _place_features(out, group, slots, pages, count, t)
+            # The first slots are filled in the group's own layer.
+            put(layout.errors[group.place, group.layer], slots[:, :, 0])
+            left += slots[:t, :count, 1].sum(axis=0, dtype=np.float64)
+            part = JUNCTIONS.index(self.walker.places[group.place].junction)
+            if group.own >= 0:
+                bias((group.layer, table.DECODER, part), slots[:, :, 2])
+        for kind in ("attention", "norm", "mlp"):
+            for layer, value in getattr(effects, kind).items():
+                bias((layer, BIAS_NAMES.index(kind), table.NO_PART), value)
+        put(layout.embeddings, effects.embed)
+        if effects.position is not None:
+            bias((-1, table.POSITION, table.NO_PART), effects.position)
+        return Part(block.members, features, out, left)
 
 
-def _unblock(count: int, blocks: Any) -> np.ndarray:
-    return np.asarray(blocks).reshape(-1, *blocks.shape[2:])[:count]
+def _place_features(out: np.ndarray, group: Any, slots: Any, pages: Any, count: int, t: int) -> None:
+    """Effects by slot [T', C, K] and page into the columns of a group's nodes."""
+    for position in range(t):
+        low, high = int(group.start[position]), int(group.start[position + 1])
+        if low == high:
+            continue
+        first = group.first + low
+        inside = min(high - low, group.slots - VECTORS)
+        out[:, first : first + inside] = slots[position, :count, VECTORS : VECTORS + inside]
+        for at in range(low + inside, high, PAGE):
+            some = min(PAGE, high - at)
+            out[:, group.first + at : group.first + at + some] = pages[int(group.page[at]), :count, :some]
 
 
-_final_vectors = jax.jit(final_vectors)
+def _host(value: Any) -> np.ndarray:
+    """A result [devices, ...] on the host, of every process."""
+    if value.is_fully_addressable:
+        return np.asarray(value)
+    from jax.experimental import multihost_utils
 
-
-@partial(jax.jit, static_argnums=1)
-def _encoder_rows(params: Any, config: DictionaryConfig, layer: Array, features: Array) -> Array:
-    return kind_of(config).encoder_rows(params, config, layer, features)
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))

@@ -1,43 +1,48 @@
-"""The sources of a graph: active features laid out by layer and position, and error vectors.
+"""The sources of a graph: active features laid out by place, layer and position, and what else is written there.
 
-Letters: A active features, K slots (the most features active at one layer and position, padded), T
-position, D width, L layers, N features.
+Letters: A active features, n those of one place and layer, K slots of a position, P pages, T position, D width,
+N features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxinterp.attribution.feature_rows import FeatureRows
 from jaxinterp.core.letters import Array
-from jaxinterp.dictionaries import encoder
-from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
-from jaxinterp.dictionaries.lazy import AnyDictionary, encoder_of, norms_of, restrict
-from jaxinterp.replacement.freeze import Run
+from jaxinterp.dictionaries import encoder, lorsa
+from jaxinterp.dictionaries.base import DictionaryConfig
+from jaxinterp.dictionaries.lazy import AnyDictionary, LazyDictionary, encoder_of, norms_of
+from jaxinterp.replacement import Place, Run
+from jaxinterp.replacement.parts import JUNCTIONS
 
-SLOT_MULTIPLE = 8
-ROW_MULTIPLE = 256
+AT_ONCE = 1 << 28  # bytes of pre-activations up to which all layers are encoded by one program
+VECTORS = 3  # slots of a position before its features: error, what is left out, decoder bias
+PAGE = 64  # features of a page
+SLOTS = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
 class Active(NamedTuple):
-    """Active features in node order, by (layer, position, feature); host arrays [A].
+    """Active features in node order, by (layer, part, position, feature); host arrays [A].
 
     Attributes:
+      place: which of the replacement model's places; part: its junction's number.
       layer, position, feature: which.
-      place: the number of the feature among those of its layer that are active anywhere on the prompt.
       activation: a.
       pre_activation: h = W_enc x + b_enc.
       bias: the pre-activation of an input of zero, b_enc in most dictionaries.
     """
 
+    place: np.ndarray
+    part: np.ndarray
     layer: np.ndarray
     position: np.ndarray
     feature: np.ndarray
-    place: np.ndarray
     activation: np.ndarray
     pre_activation: np.ndarray
     bias: np.ndarray
@@ -46,161 +51,166 @@ class Active(NamedTuple):
         return len(self.layer)
 
 
-class Writes(NamedTuple):
-    """What sources write, laid out for contraction with gradients.
+class Group(NamedTuple):
+    """The active features of one place and layer, and how they sit in slots and pages.
+
+    A position has K slots, the first `VECTORS` of which are no features; features beyond them are on pages, so that
+    a position with many (often the first) does not widen all others.
 
     Attributes:
-      rows: [P, T, K, D] activation times decoder, for every pair (source layer, target layer) that the
-        dictionary writes, pairs sorted by target.
-      pair_source: [P] source layer of each pair.
-      pair_start: [L + 1] first pair of each target layer.
-      vectors: [L, T, 3, D] error vectors, what is written but left out of the graph, and decoder biases.
+      place, own, layer: which place, the dictionary's own number of the layer, the model's.
+      first: node number of the first.
+      position, feature, activation: [n], by position, then feature.
+      slot: [n] slot at its position; -1 on a page.
+      page, place_on_page: [n] where the slot is -1.
+      slots: K.
+      pages: [P] position of each page, padded with T.
+      start: [T + 1] first of each position among the n.
     """
 
-    rows: Array
-    pair_source: Any
-    pair_start: Any
-    vectors: Array
+    place: int
+    own: int
+    layer: int
+    first: int
+    position: np.ndarray
+    feature: np.ndarray
+    activation: np.ndarray
+    slot: np.ndarray
+    page: np.ndarray
+    place_on_page: np.ndarray
+    slots: int
+    pages: np.ndarray
+    start: np.ndarray
 
 
-class Slots(NamedTuple):
-    """Where features sit in `Writes.rows`: ``node [L, T, K]`` is the node number, -1 where empty."""
-
-    node: np.ndarray
-    place: np.ndarray  # [L, T, K], 0 where empty
-    activation: np.ndarray  # [L, T, K], 0 where empty
-
-
-class Found(NamedTuple):
-    """The active features of a prompt.
-
-    Attributes:
-      active: which they are, in node order.
-      rows: what they read and write, as a small dictionary: feature ``active.place`` of it is ``active.feature``.
-      activations: [L, T, n] of the small dictionary's features, position 0 included.
-    """
-
-    active: Active
-    rows: Dictionary
-    activations: np.ndarray
-
-
-def find_active(dictionary: AnyDictionary, run: Run, skip_first: bool) -> Found:
-    """Encode layer by layer and keep what is active, so that no more than one layer's encoder is needed at a time.
+def find_active(
+    dictionaries: Sequence[AnyDictionary], places: Sequence[Place], readers: Sequence[FeatureRows | None],
+    run: Run, n_tokens: int, skip_first: bool,
+) -> Active:  # fmt: skip
+    """Encode what each place reads and keep what is active.
 
     Args:
-      dictionary: in memory or lazy, which gives the same numbers.
-      run: the model's run on the prompt, batch of one.
+      dictionaries: in memory or lazy, which gives the same numbers; of a lazy one a layer at a time is in memory.
+      places: where they stand. readers: of each place, which keep encoder rows of lazy dictionaries.
+      run: the model's run on the padded prompt, batch of one.
+      n_tokens: of the prompt without its padding.
       skip_first: leave out position 0.
     """
-    config, norms = dictionary.config, norms_of(dictionary)
-    chosen: list[np.ndarray] = []
-    columns: list[tuple[np.ndarray, ...]] = []
-    values: list[np.ndarray] = []
-    for layer in range(config.n_layers):
-        own = None if norms is None else norms[layer][None]
-        h, a, bias = (
-            np.asarray(x) for x in _encode(encoder_of(dictionary, layer), config, run.read[layer, 0], own)
-        )
-        features = np.flatnonzero((a != 0).any(axis=0))
-        chosen.append(features)
-        values.append(a[:, features])
-        mask = values[-1] != 0
-        if skip_first:
-            mask[0] = False
-        position, place = (x.astype(np.int32) for x in np.nonzero(mask))
-        feature = features[place].astype(np.int32)
-        at = (position, feature)
-        columns.append((np.full_like(position, layer), position, feature, place, a[at], h[at], bias[feature]))
-    active = Active(*(np.concatenate(column) for column in zip(*columns, strict=True)))
-    most = max(len(features) for features in chosen)
-    # A multiple, so that another prompt seldom compiles again.
-    size = min(max(-(-most // ROW_MULTIPLE), 1) * ROW_MULTIPLE, config.n_features)
-    padded = [np.pad(found, [(0, 0), (0, size - found.shape[1])]) for found in values]
-    return Found(active, restrict(dictionary, chosen, size), np.stack(padded))
+    found: list[tuple[int, int, tuple[np.ndarray, ...]]] = []
+    for number, place in enumerate(places):
+        if place.dictionary is None:
+            continue
+        part = JUNCTIONS.index(place.junction)
+        encoded = _encoded(dictionaries[place.dictionary], place, run, number)
+        for own, (h, a, bias) in enumerate(encoded):
+            values = a[:n_tokens]
+            mask = values != 0
+            if skip_first:
+                mask[0] = False
+            position, feature = (x.astype(np.int32) for x in np.nonzero(mask))
+            at = (position, feature)
+            columns = (position, feature, values[at], h[at], bias[feature])
+            found.append((place.layers[own] * len(JUNCTIONS) + part, number, columns))
+            reader = readers[number]
+            assert reader is not None
+            if isinstance(reader.dictionary, LazyDictionary):
+                kept = np.unique(feature)
+                rows = reader.dictionary.pieces.encoder(own).rows(kept).astype(reader.dictionary.dtype)
+                reader.keep(own, kept, rows, bias[kept])
+    found.sort(key=lambda one: one[0])
+    whole = [
+        (np.full(len(c[0]), number), np.full(len(c[0]), stage % len(JUNCTIONS)), np.full(len(c[0]), stage // len(JUNCTIONS)), *c)
+        for stage, number, c in found
+    ]  # fmt: skip
+    if not whole:
+        empty = [np.zeros(0, np.int32) for _ in range(5)] + [np.zeros(0, run.logits.dtype) for _ in range(3)]
+        return Active(*empty)
+    return Active(*(np.concatenate(column) for column in zip(*whole, strict=True)))
 
 
-def lay_out(active: Active, n_layers: int, n_tokens: int) -> Slots:
-    """Features by layer and position, padded to the fullest place rounded up to a multiple of 8."""
-    spot = active.layer.astype(np.int64) * n_tokens + active.position
-    counts = np.bincount(spot, minlength=n_layers * n_tokens)
-    width = max(-(-int(counts.max(initial=0)) // SLOT_MULTIPLE) * SLOT_MULTIPLE, SLOT_MULTIPLE)
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    slot = np.arange(len(active)) - first[spot]
-    shape = (n_layers, n_tokens, width)
-    node = np.full(shape, -1, np.int64)
-    place = np.zeros(shape, np.int32)
-    activation = np.zeros(shape, active.activation.dtype)
-    at = (active.layer, active.position, slot)
-    node[at], place[at], activation[at] = np.arange(len(active)), active.place, active.activation
-    return Slots(node, place, activation)
-
-
-class Written(NamedTuple):
-    """Everything that is written on a prompt, [L, T, D].
-
-    Attributes:
-      features: by features, without decoder bias and skip.
-      errors: what the dictionary misses: write site minus reconstruction, bias and skip included.
-    """
-
-    features: Array
-    errors: Array
-
-
-@partial(jax.jit, static_argnums=1)
-def written(params: Any, config: DictionaryConfig, run: Run, activations: Array) -> Written:
-    """What features write and what they miss, for activations [L, T, N] of the dictionary's features."""
-    kind = kind_of(config)
-    parts = [kind.decode_into(params, config, layer, activations[layer]) for layer in range(config.n_layers)]
-    rebuilt = kind.decode(params, config, activations, run.read[:, 0])
-    return Written(sum(parts[1:], parts[0]), run.write[:, 0] - rebuilt)
-
-
-def write_rows(dictionary: Dictionary, slots: Slots, all_written: Written, skip_first: bool) -> Writes:
-    """Gather decoders of active features, scaled by activation, for every pair of layers.
-
-    Args:
-      dictionary: `Found.rows`.
-      slots: the active features.
-      all_written: what is written on the prompt.
-      skip_first: features and errors at position 0 are no sources: what they write there is left out.
-    """
-    config = dictionary.config
-    pairs = _pairs(config)
-    start = np.searchsorted([t for _, t in pairs], np.arange(config.n_layers + 1)).astype(np.int32)
-    rows, vectors = _gather(dictionary.params, config, slots.place, slots.activation, all_written, skip_first)
-    return Writes(rows, np.asarray([s for s, _ in pairs], np.int32), start, vectors)
-
-
-def _pairs(config: DictionaryConfig) -> list[tuple[int, int]]:
-    return sorted(kind_of(config).writes(config), key=lambda pair: (pair[1], pair[0]))
+def _encoded(dictionary: AnyDictionary, place: Place, run: Run, number: int) -> Any:
+    """For each of the dictionary's layers pre-activations [T, N], activations [T, N], biases [N]; on the host."""
+    config, norms, read = dictionary.config, norms_of(dictionary), run.read[number]
+    assert read is not None
+    covered = read[np.asarray(place.layers, np.int32), 0]  # [L', T, D]
+    size = config.n_layers * covered.shape[1] * config.n_features * covered.dtype.itemsize
+    whole = not isinstance(dictionary, LazyDictionary) and size <= AT_ONCE
+    pattern = run.patterns[number]
+    if whole:
+        assert not isinstance(dictionary, LazyDictionary)
+        h, a, bias = _encode(dictionary.params, config, covered, norms, pattern)
+        yield from zip(np.asarray(h), np.asarray(a), np.asarray(bias), strict=True)
+        return
+    for own in range(config.n_layers):
+        one = None if norms is None else norms[own][None]
+        looks = None if pattern is None else pattern[own][None]
+        found = _encode(encoder_of(dictionary, own), config, covered[own][None], one, looks)
+        yield tuple(np.asarray(x[0]) for x in found)
 
 
 @partial(jax.jit, static_argnums=1)
 def _encode(
-    one: Any, config: DictionaryConfig, read: Array, norms: Array | None
+    params: Any, config: DictionaryConfig, read: Array, norms: Array | None, pattern: Array | None
 ) -> tuple[Array, Array, Array]:
-    """Pre-activations [T, N], activations [T, N] and encoder bias [N] of one layer for what it reads, [T, D]."""
-    h = encoder.pre_activations(one, config, read[None])
-    return h[0], encoder.activations(one, config, h, norms)[0], encoder.encoder_bias(one, config)[0]
+    """Pre-activations and activations [L', T, N] and biases [L', N] for what is read, [L', T, D]."""
+    if pattern is None:
+        h = encoder.pre_activations(params, config, read)
+    else:
+        h = lorsa.pre_activations(params, config, read, pattern=pattern)
+    return h, encoder.activations(params, config, h, norms), encoder.encoder_bias(params, config)
 
 
-@partial(jax.jit, static_argnums=(1, 5))
-def _gather(
-    params: Any, config: DictionaryConfig, place: Array, activation: Array, all_written: Written, skip_first: bool
-) -> tuple[Array, Array]:  # fmt: skip
-    kind = kind_of(config)
-    rows = jnp.stack(
-        [
-            kind.decoder_rows(params, config, s, t, place[s]) * activation[s][..., None]
-            for s, t in _pairs(config)
-        ]
-    )
-    features, errors = all_written
-    omitted = jnp.zeros_like(errors)
-    if skip_first:
-        omitted = omitted.at[:, 0].set(features[:, 0] + errors[:, 0])
-        errors = errors.at[:, 0].set(0)
-    bias = jnp.broadcast_to(params["b_dec"][:, None], errors.shape)
-    return rows, jnp.stack([errors, omitted, bias], axis=2)
+def lay_out(active: Active, places: Sequence[Place], n_layers: int, n_tokens: int) -> list[Group]:
+    """Groups of the active features in node order: one for every junction that is replaced, with features or not."""
+    spots = [
+        (
+            layer,
+            JUNCTIONS.index(place.junction),
+            number,
+            place.layers.index(layer) if layer in place.layers else -1,
+        )
+        for number, place in enumerate(places)
+        for layer in (range(n_layers) if place.constant else place.layers)
+    ]
+    stage = active.layer * len(JUNCTIONS) + active.part
+    found: list[Group] = []
+    for layer, part, number, own in sorted(spots):
+        low, high = (
+            int(np.searchsorted(stage, layer * len(JUNCTIONS) + part, side=side))
+            for side in ("left", "right")
+        )
+        found.append(_group(active, slice(low, high), number, own, layer, n_tokens))
+    return found
+
+
+def _group(active: Active, own_nodes: slice, place: int, own: int, layer: int, n_tokens: int) -> Group:
+    position = active.position[own_nodes]
+    counts = np.bincount(position, minlength=n_tokens)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    slots = _slots(counts + VECTORS)
+    number = np.arange(len(position)) - start[position] + VECTORS
+    beyond = np.maximum(number - slots, 0)
+    pages_of = -(-np.maximum(counts + VECTORS - slots, 0) // PAGE)  # of each position
+    first_page = np.concatenate([[0], np.cumsum(pages_of)])
+    count = int(first_page[-1])
+    pages = np.full(0 if not count else max(8, 1 << (count - 1).bit_length()), n_tokens, np.int32)
+    pages[:count] = np.repeat(np.arange(n_tokens), pages_of)
+    on_page = number >= slots
+    return Group(
+        place, own, layer, own_nodes.start, position, active.feature[own_nodes], active.activation[own_nodes],
+        np.where(on_page, -1, number), np.where(on_page, first_page[position] + beyond // PAGE, -1),
+        np.where(on_page, beyond % PAGE, -1), slots, pages, start,
+    )  # fmt: skip
+
+
+def _slots(needed: np.ndarray) -> int:
+    """The number of slots for which least is computed, given how many each position needs."""
+    top = int(needed.max(initial=1))
+    allowed = [size for size in SLOTS if size < top] + [next((s for s in SLOTS if s >= top), SLOTS[-1])]
+
+    def cost(size: int) -> float:
+        # A page costs a copy of its position's gradient besides its product.
+        pages = (-(-np.maximum(needed - size, 0) // PAGE)).sum()
+        return float(len(needed) * size + 1.6 * PAGE * pages)
+
+    return min(allowed, key=cost)

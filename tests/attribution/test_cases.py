@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxinterp.attribution import trace
-from jaxinterp.attribution.sources import find_active, written
+from jaxinterp.attribution.setup import fit, set_up
 from jaxinterp.checkpoints import load_model
 from jaxinterp.dictionaries import load_dictionary
 from jaxinterp.graphs import Graph
 from jaxinterp.graphs.kinds import ERROR, FEATURE
 from jaxinterp.models import forward
-from jaxinterp.replacement import freeze, places
+from jaxinterp.parallel.mesh import make
 from tests.support import shared
 
 CASES = ("gemma2_plt_jumprelu", "llama_plt_relu_skip", "llama_clt_relu")
@@ -59,15 +60,15 @@ def test_logits_and_sites(case: Case) -> None:
 
 
 def test_reconstruction_and_errors(case: Case) -> None:
-    tokens = jnp.asarray(case.tokens)[None]
-    where = places([case.dictionary], case.model.config)
-    run = freeze(case.model.params, case.model.config, tokens, places=where)
-    assert np.abs(run.read[0][:, 0] - case.reference["feature_in"]).max() < 1e-5
-    found = find_active(case.dictionary, run, skip_first=True)
-    errors = np.array(written(found.rows.params, found.rows.config, run, found.activations).errors)
-    rebuilt = np.asarray(run.write[0][:, 0]) - errors
+    found = set_up(
+        case.model, fit(case.model, case.dictionary), np.asarray(case.tokens), mesh=make(devices=jax.devices()[:1]),
+        skip_first=True,
+    )  # fmt: skip
+    t, n_layers = len(case.tokens), case.model.config.n_layers
+    assert np.abs(found.run.read[0][:, 0, :t] - case.reference["feature_in"]).max() < 1e-5
+    errors = np.stack([found.writes.errors[0, layer] for layer in range(n_layers)])[:, :t]
+    rebuilt = np.asarray(found.run.write[0][:, 0, :t]) - errors
     assert np.abs(rebuilt - case.reference["reconstruction"])[:, 1:].max() < 1e-5
-    errors[:, 0] = 0
     assert np.abs(errors - case.reference["error_vectors"]).max() < 1e-5
 
 

@@ -1,0 +1,253 @@
+"""The programs that a walk down the layers is made of, each compiled once for a shape and used for every layer.
+
+A walk carries the gradients of C targets in the residual stream, ``x_bar [T', C, D]``, from the layer where they read
+to the embeddings, through the transposed frozen layers (*Circuit Tracing*, "Attribution graphs", J▼). At each junction
+that is replaced the gradient is contracted, position by position, with what sources write there; no gradient is
+gathered at active features.
+
+Every array of a walk has a leading axis of devices, one block a device; each device runs the same program on arrays of
+the same shape, so that results do not depend on how many there are.
+
+Letters: C targets of a block, T' positions of the walk, K slots, P pages, D width (of a site, where sites differ).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxinterp.core.letters import Array
+from jaxinterp.core.precision import einsum
+from jaxinterp.models.norms import Line
+from jaxinterp.replacement.mlps import MlpLine
+from jaxinterp.replacement.operator import LayerSlice, ReplacementOperator, layer_apply, layer_slices
+
+FORWARD_ONLY = frozenset(
+    f"{name}{suffix}"
+    for name in ("q", "k", "q_down", "q_up", "k_turned", "k_up", "q_norm", "k_norm", "sinks")
+    for suffix in ("", "_bias")
+)
+"""Weights of a layer that frozen patterns leave without use."""
+OF_MLP = frozenset(f"{name}{suffix}" for name in ("up", "down", "gate") for suffix in ("", "_bias"))
+
+
+class Step(NamedTuple):
+    """What comes out of one layer, with a leading axis of devices.
+
+    Attributes:
+      x: [T', C, D] gradient before the layer.
+      write: for each place [T', C, D], the gradient where its part writes.
+      attention, norm, mlp: [T', C] direct effects of the layer's biases; None where there are none.
+    """
+
+    x: Array
+    write: tuple[Array, ...]
+    attention: Array | None
+    norm: Array | None
+    mlp: Array | None
+
+
+def light(operator: ReplacementOperator) -> ReplacementOperator:
+    """The operator without what `slices` hold, to be handed to every program."""
+    params: dict[str, Any] = {
+        "embed": {"tokens": jnp.zeros((), operator.dtype)},
+        "final_norm": operator.params["final_norm"],
+    }
+    mlps = None
+    if operator.mlps is not None:
+        params |= {name: operator.params[name] for name in ("experts", "dense") if name in operator.params}
+        mlps = MlpLine(jnp.zeros((), operator.dtype), jnp.zeros((), operator.dtype))
+    return dataclasses.replace(operator, params=params, frozen=None, parts=(), mlps=mlps, positions=None)
+
+
+def slices(operator: ReplacementOperator) -> list[LayerSlice]:
+    """What each layer needs on the way back, without the weights that it does not."""
+    unused = FORWARD_ONLY if operator.mlps is not None else FORWARD_ONLY | OF_MLP
+    stacked = layer_slices(operator)
+    weights = {name: value for name, value in stacked.weights.items() if name not in unused}
+    stacked = stacked._replace(weights=weights)
+    return [_slice(stacked, layer) for layer in range(operator.config.n_layers)]
+
+
+@jax.jit
+def _slice(stacked: LayerSlice, layer: Any) -> LayerSlice:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False), stacked)
+
+
+def _over(mesh: Mesh, run: Callable[..., Any], split: Sequence[bool]) -> Callable[..., Any]:
+    """``run`` on every device of ``mesh``: arguments are split by their leading axis or whole."""
+
+    def local(*args: Any) -> Any:
+        own = [
+            jax.tree.map(lambda leaf: leaf[0], arg) if cut else arg
+            for arg, cut in zip(args, split, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: leaf[None], run(*own))
+
+    whole, cut = PartitionSpec(), PartitionSpec("data")
+    specs = tuple(cut if s else whole for s in split)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)
+
+
+def _short(operator: ReplacementOperator, layer: LayerSlice | None, length: int) -> tuple[Any, Any]:
+    """The operator and a layer for the first ``length`` positions, which see no later ones."""
+
+    def line(value: Line | None) -> Line | None:
+        return None if value is None else jax.tree.map(lambda x: x[:, :length], value)
+
+    operator = dataclasses.replace(operator, final=line(operator.final))
+    if layer is None:
+        return operator, None
+    frozen = layer.frozen
+    cut = frozen._replace(
+        pattern=frozen.pattern[:, :, :length, :length],
+        **{name: line(getattr(frozen, name)) for name in frozen._fields if name != "pattern"},
+    )
+    mlp = None if layer.mlp is None else jax.tree.map(lambda x: x[:, :length], layer.mlp)
+    return operator, layer._replace(frozen=cut, mlp=mlp)
+
+
+def _back(operator: ReplacementOperator, layer: LayerSlice, place: int | None, bar: Array) -> Step:
+    """The transposed layer for the cotangents [T', C, D] of its output, or of what ``place`` reads in it."""
+    operator, layer = _short(operator, layer, bar.shape[0])
+    x = jax.ShapeDtypeStruct((bar.shape[0], operator.config.d_model), operator.dtype)
+
+    def forward(x: Array, sources: Any) -> Any:
+        out, reads = layer_apply(operator, layer, x, sources)
+        return out if place is None else reads[place]
+
+    back = jax.linear_transpose(forward, x, operator.layer_structure)
+    # Over the second axis: products over positions then need no transposes.
+    x_bar, found = jax.vmap(back, in_axes=1, out_axes=1)(bar)
+    config = operator.config
+    return Step(
+        x_bar,
+        found.write,
+        found.attention if config.has_attention_biases else None,
+        found.norm if config.has_norm_biases else None,
+        found.mlp,
+    )
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def advance(operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, mesh: Mesh) -> Step:
+    """One layer down: gradients ``x_bar [devices, T', C, D]`` of what the layer gives."""
+    run = _over(mesh, lambda o, one, x: _back(o, one, None, x), (False, False, True))
+    return run(operator, layer, x_bar)
+
+
+@partial(jax.jit, static_argnames=("mesh", "length", "place"))
+def enter(
+    operator: ReplacementOperator, layer: LayerSlice, vectors: Array, positions: Array, spread: Array | None,
+    heads: Array | None, mesh: Mesh, length: int, place: int,
+) -> Step:  # fmt: skip
+    """The first step of targets that read in this layer.
+
+    Args:
+      vectors: [devices, C, D] what they read with. positions: [devices, C] where.
+      spread: None, or [Q, T, S], where the heads of a Lorsa look; then targets read from there, through
+        ``heads [devices, C]``.
+      length: T'. place: which of the operator's places they read for.
+    """
+
+    def run(o: Any, one: Any, vectors: Array, positions: Array, spread: Any, heads: Any) -> Step:
+        seed = _seed(vectors, positions, length)
+        if spread is not None:
+            looks = spread[:, :, :length][heads, positions]
+            seed = einsum("ct,cd->tcd", looks, vectors)
+        return _back(o, one, place, seed)
+
+    split = (False, False, True, True, False, heads is not None)
+    return _over(mesh, run, split)(operator, layer, vectors, positions, spread, heads)
+
+
+@partial(jax.jit, static_argnames=("mesh", "length"))
+def enter_final(
+    operator: ReplacementOperator, vectors: Array, positions: Array, mesh: Mesh, length: int
+) -> tuple[Array, Array]:
+    """Targets read after the final norm.
+
+    Returns:
+      [devices, T', C, D] gradients of the residual stream after the last layer, and [devices, T', C] the direct
+      effects of the final norm's bias.
+    """
+
+    def run(o: Any, vectors: Array, positions: Array) -> tuple[Array, Array]:
+        o, _ = _short(o, None, length)
+        x = jax.ShapeDtypeStruct((length, o.config.d_model), o.dtype)
+        factor = jax.ShapeDtypeStruct((length,), o.dtype)
+        back = jax.linear_transpose(o.end, x, factor)
+        return jax.vmap(back, in_axes=1, out_axes=1)(_seed(vectors, positions, length))
+
+    return _over(mesh, run, (False, True, True))(operator, vectors, positions)
+
+
+def _seed(vectors: Array, positions: Array, length: int) -> Array:
+    """[T', C, D]: each vector [C, D] at its position [C]."""
+    here = jnp.arange(length, dtype=jnp.int32)[:, None] == positions[None, :]
+    return jnp.where(here[:, :, None], vectors[None], jnp.zeros((), vectors.dtype))
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def either(alive: Array, one: Any, other: Any, mesh: Mesh) -> Any:
+    """Arrays of ``one`` on devices where ``alive [devices]``, of ``other`` elsewhere."""
+
+    def run(alive: Array, one: Any, other: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(alive, a, b), one, other)
+
+    return _over(mesh, run, (True, True, True))(alive, one, other)
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def contract(gradient: Array, rows: Array, mesh: Mesh) -> Array:
+    """Gradients [devices, T', C, D] with rows [T, K, D] → [devices, T', C, K]."""
+    return _over(mesh, _contracted, (True, False))(gradient, rows)
+
+
+@partial(jax.jit, static_argnames=("mesh",), donate_argnums=(2,))
+def contract_more(gradient: Array, rows: Array, so_far: Array, mesh: Mesh) -> Array:
+    """`contract`, added to what other layers gave."""
+    return _over(mesh, lambda g, r, s: s + _contracted(g, r), (True, False, True))(gradient, rows, so_far)
+
+
+def _contracted(gradient: Array, rows: Array) -> Array:
+    return einsum("tcd,tkd->tck", gradient, rows[: gradient.shape[0]])
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def turn(gradient: Array, pages: Array, positions: Array, mesh: Mesh) -> Array:
+    """Gradients [devices, T', C, D] with pages [P, K, D] of single positions [P] → [devices, P, C, K].
+
+    Pages of positions that the walk has not are of no meaning.
+    """
+    return _over(mesh, _turned, (True, False, False))(gradient, pages, positions)
+
+
+@partial(jax.jit, static_argnames=("mesh",), donate_argnums=(3,))
+def turn_more(gradient: Array, pages: Array, positions: Array, so_far: Array, mesh: Mesh) -> Array:
+    """`turn`, added to what other layers gave."""
+    run = _over(mesh, lambda g, p, at, s: s + _turned(g, p, at), (True, False, False, True))
+    return run(gradient, pages, positions, so_far)
+
+
+def _turned(gradient: Array, pages: Array, positions: Array) -> Array:
+    own = jnp.take(gradient, positions, axis=0, mode="clip")
+    return einsum("pcd,pkd->pck", own, pages)
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def finish(x_bar: Array, embed: Array, positions: Array | None, mesh: Mesh) -> tuple[Array, Array | None]:
+    """Effects [devices, T', C] of embeddings [T, D] and of learned positions [T, D] or None."""
+
+    def run(x: Array, embed: Array, positions: Array | None) -> tuple[Array, Array | None]:
+        t = x.shape[0]
+        at = None if positions is None else einsum("tcd,td->tc", x, positions[:t])
+        return einsum("tcd,td->tc", x, embed[:t]), at
+
+    return _over(mesh, run, (True, False, False))(x_bar, embed, positions)
