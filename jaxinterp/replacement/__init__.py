@@ -1,9 +1,10 @@
 """Floor 5: the model with dictionaries in place of what its layers write, frozen and linear or live."""
 
+from jaxinterp.replacement.agreement import Agreement, agreement
 from jaxinterp.replacement.freeze import Run, freeze
+from jaxinterp.replacement.layer import LayerSources, PartArrays
+from jaxinterp.replacement.linearise import LINEARISATIONS, Linearisation, linearise
 from jaxinterp.replacement.operator import (
-    LayerSources,
-    PartArrays,
     Reads,
     ReplacementOperator,
     Sources,
@@ -15,14 +16,19 @@ from jaxinterp.replacement.operator import (
 from jaxinterp.replacement.parts import Place, places
 
 __all__ = [
+    "LINEARISATIONS",
+    "Agreement",
     "LayerSources",
+    "Linearisation",
     "PartArrays",
     "Place",
     "Reads",
     "ReplacementOperator",
     "Run",
     "Sources",
+    "agreement",
     "freeze",
+    "linearise",
     "make_operator",
     "model_sources",
     "own_writes",

@@ -44,7 +44,7 @@ def forward(
         raise InputError(f"{dictionary.name or 'the dictionary'} cannot replace values as they come: {why}")
     b, t = tokens.shape
     where = places(tokens, positions, segments)
-    live = _Live(dictionary, where)
+    live = Live(dictionary, where)
     layers = dictionary.config.layers or tuple(range(config.n_layers))
     dtype = params["embed"]["tokens"].dtype
     written = jnp.zeros((dictionary.config.n_layers, b, t, dictionary.config.d_out), dtype)
@@ -73,7 +73,7 @@ def _of_mlps(config: DictionaryConfig) -> bool:
     return config.read_site in MLP_READS and config.write_site in MLP_WRITES
 
 
-class _Live:
+class Live:
     """The functions that a forward pass calls; ``written [L, B, T, D']`` is what features wrote so far."""
 
     def __init__(self, dictionary: Dictionary, where: Any) -> None:

@@ -23,33 +23,14 @@ import jax.numpy as jnp
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
 from jaxinterp.models import norms
-from jaxinterp.models.block import Frozen, Units, after_mlp, before_mlp, keep
+from jaxinterp.models.block import Frozen
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.decoder import HIGHEST
 from jaxinterp.models.model import require_ours
 from jaxinterp.models.norms import Line
-from jaxinterp.models.sites import Touch
 from jaxinterp.replacement.freeze import Run
-from jaxinterp.replacement.mlps import MlpLine, mlp_of_layer
+from jaxinterp.replacement.layer import LayerSlice, LayerSources, PartArrays, Point, layer_apply
+from jaxinterp.replacement.mlps import MlpLine
 from jaxinterp.replacement.parts import Place, needs_mlp, site_width
-
-
-class LayerSources(NamedTuple):
-    """What enters at one layer; with a leading L for all layers. ``write`` and ``decoder`` have an entry a place.
-
-    Attributes:
-      write: [T, D] added where the part writes: feature contributions and errors.
-      decoder: [T] factor on the dictionary's decoder bias; None where the part has no dictionary.
-      attention: [T] factor on the biases of the attention (values at the key's position, output at the query's).
-      norm: [T] factor on the biases of the layer's norms.
-      mlp: [T] factor on the constant of an MLP that a line stands for; None where every MLP is replaced.
-    """
-
-    write: tuple[Array, ...]
-    decoder: tuple[Array | None, ...]
-    attention: Array
-    norm: Array
-    mlp: Array | None
 
 
 class Sources(NamedTuple):
@@ -76,20 +57,6 @@ class Reads(NamedTuple):
     final: Array
 
 
-class PartArrays(NamedTuple):
-    """What of a part belongs to the linear map; with a leading L for all layers.
-
-    Attributes:
-      decoder_bias: [D], zero where the dictionary does not cover the layer; None where there is no dictionary.
-      skip: [D, D] (output, input) or None.
-      stands: [] one where the junction is replaced and zero where it is not; None where it is in every layer.
-    """
-
-    decoder_bias: Array | None
-    skip: Array | None
-    stands: Array | None
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ReplacementOperator:
@@ -100,7 +67,10 @@ class ReplacementOperator:
       parts: `PartArrays` of each place, every field with a leading L.
       mlps: what stands for MLPs that are not replaced; None where all are.
       positions: [T, D] learned position embeddings, or None.
+      points, last: where live layers, and the final norm, are linearised (``last``: residual stream [T, D] and factor
+        [T]); None where they are frozen. See `linearise`.
       config, places: static.
+      live: static; "norms" or "all" where layers are live, "" where they are frozen.
     """
 
     params: Tree
@@ -111,6 +81,9 @@ class ReplacementOperator:
     positions: Array | None
     config: ModelConfig = dataclasses.field(metadata={"static": True})
     places: tuple[Place, ...] = dataclasses.field(metadata={"static": True})
+    points: Point | None = None
+    last: tuple[Array, Array] | None = None
+    live: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
     def n_tokens(self) -> int:
@@ -155,7 +128,7 @@ class ReplacementOperator:
     def apply(self, sources: Sources) -> Reads:
         """Run the replacement model forward on given sources."""
 
-        def step(x: Array, inputs: Any) -> tuple[Array, Array]:
+        def step(x: Array, inputs: Any) -> Any:
             layer, one = inputs
             return layer_apply(self, layer, x, one)
 
@@ -172,101 +145,26 @@ class ReplacementOperator:
         return embed if self.positions is None else embed + position[:, None] * self.positions
 
     def end(self, x: Array, final: Array) -> Array:
-        """[T, D] residual stream after the last layer → [T, D] what the unembedding reads."""
-        normed = norms.divide(x[None], self.final, self.config, final[None])
+        """[T, D] residual stream after the last layer → [T, D] what the unembedding reads. Linear."""
+        if self.last is not None:
+            return jax.linearize(self.live_end, *self.last)[1](x, final)
+        return self._normed(x, final, self.final)
+
+    def live_end(self, x: Array, final: Array) -> Array:
+        """`end` with the final norm live. Not linear."""
+        return self._normed(x, final, Line(norms.scale(x[None], self.params["final_norm"], self.config)))
+
+    def _normed(self, x: Array, final: Array, line: Line) -> Array:
+        normed = norms.divide(x[None], line, self.config, final[None])
         return norms.affine(normed, self.params["final_norm"], self.config, final[None])[0]
-
-
-class LayerSlice(NamedTuple):
-    """Everything of one layer that the frozen block needs; with a leading L for all layers."""
-
-    number: Array
-    weights: Tree
-    frozen: Frozen
-    parts: tuple[PartArrays, ...]
-    mlp: MlpLine | None
 
 
 def layer_slices(operator: ReplacementOperator) -> LayerSlice:
     """The per-layer parts, stacked over layers."""
     numbers = jnp.arange(operator.config.n_layers, dtype=jnp.int32)
-    return LayerSlice(numbers, operator.params["layers"], operator.frozen, operator.parts, operator.mlps)
-
-
-def layer_apply(
-    operator: ReplacementOperator, layer: LayerSlice, x: Array, sources: LayerSources, touch: Touch = keep
-) -> tuple[Array, tuple[Array | None, ...]]:
-    """One frozen layer: residual stream [T, D] and sources → residual stream [T, D] and reads [T, D]. Linear.
-
-    The skip of a dictionary is part of the map: what it writes is linear in what it reads. ``touch`` sees every site
-    before the parts do and may change it.
-    """
-    units = Units(sources.attention[None], sources.norm[None])
-    config, weights, frozen = operator.config, layer.weights, layer.frozen
-    parts = _Parts(operator.places, layer.parts, sources, touch)
-    reads, _ = before_mlp(
-        weights, config, x[None], frozen=frozen, units=units, touch=parts, precision=HIGHEST
+    return LayerSlice(
+        numbers, operator.params["layers"], operator.frozen, operator.parts, operator.mlps, operator.points
     )
-    raw = jnp.zeros_like(reads.resid_mid)  # a part replaces it, unless there is something to replace
-    if sources.mlp is not None:
-        assert layer.mlp is not None
-        raw = (
-            _tangent(operator, layer, layer.mlp, reads.mlp_in) + sources.mlp[None, :, None] * layer.mlp.offset
-        )
-    x = after_mlp(weights, config, reads.resid_mid, None, raw, frozen=frozen, units=units, touch=parts)[0]
-    return x, tuple(None if read is None else read[0] for read in parts.reads)
-
-
-def _tangent(operator: ReplacementOperator, layer: LayerSlice, line: MlpLine, x: Array) -> Array:
-    """The Jacobian of a layer's MLP on the prompt, times x [1, T, D]."""
-
-    def call(at: Array) -> Array:
-        return mlp_of_layer(operator.params, operator.config, layer.weights, layer.number, at, HIGHEST)
-
-    return jax.linearize(call, line.at)[1](x)
-
-
-class _Parts:
-    """The toucher of a layer: at the sites of parts, values are read, and what a part writes stands in their place."""
-
-    def __init__(
-        self, places: tuple[Place, ...], parts: tuple[PartArrays, ...], sources: LayerSources, touch: Touch
-    ) -> None:
-        self.places, self.parts, self.sources, self.touch = places, parts, sources, touch
-        self.reads: list[Array | None] = [None] * len(places)
-
-    def __call__(self, site: str, value: Array) -> Array:
-        value = self.touch(site, value)
-        for i, place in enumerate(self.places):
-            if place.write_site == site:
-                if place.read_site == site:
-                    self.reads[i] = value
-                value = self._written(i, value)
-        for i, place in enumerate(self.places):
-            if place.read_site == site and place.write_site != site:
-                self.reads[i] = value
-        return value
-
-    def _written(self, i: int, value: Array) -> Array:
-        part, write, factor = self.parts[i], self.sources.write[i], self.sources.decoder[i]
-        total = write[None]
-        if part.decoder_bias is not None and factor is not None:
-            total = total + factor[None, :, None] * part.decoder_bias[None, None]
-        read = self.reads[i]
-        if part.skip is not None and read is not None:
-            total = total + einsum("btd,ed->bte", read, part.skip)
-        return total if part.stands is None else jnp.where(part.stands > 0, total, value)
-
-
-def layer_transpose(
-    operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, read_bars: tuple[Array | None, ...]
-) -> tuple[Array, LayerSources]:
-    """The transposed `layer_apply`: cotangents [T, D] of all outputs → those of x [T, D] and of the sources."""
-    x = jax.ShapeDtypeStruct((operator.n_tokens, operator.config.d_model), operator.dtype)
-    back = jax.linear_transpose(
-        lambda x, sources: layer_apply(operator, layer, x, sources), x, operator.layer_structure
-    )
-    return back((x_bar, read_bars))
 
 
 def part_arrays(
@@ -289,13 +187,14 @@ def part_arrays(
 
     found = []
     for place, own in zip(places, params, strict=True):
-        bias, skip = (None, None) if own is None else (own["b_dec"], own.get("W_skip"))
-        stands = None
+        if own is None:
+            found.append(PartArrays(None, None, None))
+            continue
+        bias, stands = own["b_dec"], None
         if not place.replaces_all(config.n_layers):
-            stands = jnp.asarray(
-                [float(layer in place.layers) for layer in range(config.n_layers)], bias.dtype
-            )
-        found.append(PartArrays(spread(place, bias), spread(place, skip), stands))
+            covered = [float(layer in place.layers) for layer in range(config.n_layers)]
+            stands = jnp.asarray(covered, bias.dtype)
+        found.append(PartArrays(spread(place, bias), spread(place, own.get("W_skip")), stands))
     return tuple(found)
 
 

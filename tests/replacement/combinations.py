@@ -86,17 +86,17 @@ def dictionary(model: Model, spec: dict[str, Any], number: int = 0, **more: Any)
     )
 
 
-def make(name: str, family: str | None = None, **freezing: Any) -> Made:
-    """The replacement model of that name in float64."""
-    specs, mlp, own = COMBINATIONS[name]
-    model = tiny_model(family or own, dtype="float64")
+def make(name: str, **changes: Any) -> Made:
+    """The replacement model of that name in float64; ``changes`` of the model's config."""
+    specs, mlp, family = COMBINATIONS[name]
+    model = tiny_model(family, dtype="float64", **changes)
     found = [dictionary(model, spec, i) for i, spec in enumerate(specs)]
     where = places(found, model.config, mlp)
     tokens = jnp.asarray(TOKENS)[None]
 
     @jax.jit
     def run_of(params: Any, found: list[Dictionary]) -> Run:
-        return freeze(params, model.config, tokens, places=where, dictionaries=found, **freezing)
+        return freeze(params, model.config, tokens, places=where, dictionaries=found)
 
     run = run_of(model.params, found)
     own_params = [None if p.dictionary is None else found[p.dictionary].params for p in where]

@@ -46,8 +46,15 @@ def dot(a: object, b: object) -> float:
     return float(sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
 
-@pytest.mark.parametrize("family", EVERY)
-@pytest.mark.parametrize("name", ["plt", "skip-plt", "raw-clt"])
+NAMES = ("plt", "skip-plt", "raw-clt")
+CASES = [
+    pytest.param(family, name, marks=() if i % len(NAMES) == j else pytest.mark.slow)
+    for i, family in enumerate(EVERY)
+    for j, name in enumerate(NAMES)
+]
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
 def test_operator(family: str, name: str) -> None:
     _, _, run, operator = make(family, name)
     apply = jax.jit(lambda s: operator.apply(s))
