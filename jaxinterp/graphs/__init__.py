@@ -2,6 +2,7 @@
 
 from jaxinterp.graphs.build import Csr, EdgeBuilder
 from jaxinterp.graphs.checks import Checks
+from jaxinterp.graphs.error_share import ErrorShare
 from jaxinterp.graphs.files import load_graph, save_graph
 from jaxinterp.graphs.graph import Graph, assemble
 from jaxinterp.graphs.influence import Flow, node_influence
@@ -37,6 +38,7 @@ __all__ = [
     "Checks",
     "Csr",
     "EdgeBuilder",
+    "ErrorShare",
     "Flow",
     "Graph",
     "Masks",

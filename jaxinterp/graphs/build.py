@@ -191,13 +191,26 @@ def to_csr(matrix: Any) -> Csr:
     return Csr(found.indptr.astype(np.int64), found.indices.astype(np.int32), found.data)
 
 
-def select(csr: Csr, nodes: np.ndarray, edges: np.ndarray | None = None) -> Csr:
-    """The rows and columns of the nodes kept by the mask (n,), and of their edges those kept by (edges,)."""
-    rows = rows_of(csr)
-    keep = nodes[rows] & nodes[csr.indices]
-    if edges is not None:
-        keep &= edges
-    new = np.cumsum(nodes, dtype=np.int64) - 1
-    indptr = np.zeros(int(nodes.sum()) + 1, np.int64)
-    np.cumsum(np.bincount(rows[keep], minlength=len(nodes))[nodes], out=indptr[1:])
-    return Csr(indptr, new[csr.indices[keep]].astype(np.int32), csr.weights[keep])
+def among(csr: Csr, nodes: np.ndarray) -> np.ndarray:
+    """Mask (edges,) of the edges, zeros apart, that run between nodes of the mask (n,)."""
+    found = nodes[csr.indices]
+    for row in np.flatnonzero(~nodes & (np.diff(csr.indptr) > 0)).tolist():
+        found[csr.indptr[row] : csr.indptr[row + 1]] = False
+    found &= csr.weights != 0
+    return found
+
+
+def only(csr: Csr, edges: np.ndarray) -> Csr:
+    """The same nodes with the edges of the mask (edges,) alone."""
+    counts = np.zeros(len(csr.indptr), np.int64)
+    full = np.flatnonzero(np.diff(csr.indptr))
+    if full.size:
+        counts[full + 1] = np.add.reduceat(edges, csr.indptr[full], dtype=np.int64)
+    return Csr(np.cumsum(counts), csr.indices[edges], csr.weights[edges])
+
+
+def select(csr: Csr, nodes: np.ndarray, edges: np.ndarray) -> Csr:
+    """The rows and columns of the nodes kept by the mask (n,), and those of their edges in the mask (edges,)."""
+    kept = only(csr, edges & among(csr, nodes))
+    new = np.cumsum(nodes, dtype=np.int32) - 1
+    return Csr(np.r_[kept.indptr[:-1][nodes], kept.indptr[-1]], new[kept.indices], kept.weights)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import Csr, rows_of, select
 from jaxinterp.graphs.checks import Checks, check
+from jaxinterp.graphs.error_share import ErrorShare, error_share
 from jaxinterp.graphs.influence import node_influence, running_share, target_weights
 from jaxinterp.graphs.kinds import CONVENTIONS, KIND_NAMES, NODE, PART_NAMES, TARGET, node_order
 from jaxinterp.graphs.prune import check_settings, prune_masks
@@ -107,6 +108,15 @@ class Graph:
         if stored is not None:
             return Checks.from_dict(stored)
         return check(self.csr, self.nodes, self.measured.get("identity_1"))
+
+    def error_share(self) -> ErrorShare:
+        """Share of influence that ends in error nodes, by layer and part, and by position.
+
+        Of a pruned graph that of the errors that stayed, as they weighed in the whole one (the "paper"
+        convention keeps all).
+        """
+        weights = target_weights(self.nodes)
+        return error_share(self.nodes, weights, self.n_layers, len(self.token_ids))
 
     def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> Graph:
         """The strongest nodes and edges that carry these shares of the influence on the targets.

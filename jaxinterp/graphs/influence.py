@@ -9,6 +9,7 @@ when a row's turn comes, its own influence is complete.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from scipy import sparse
 from jaxinterp.graphs.build import Csr, to_csr
 from jaxinterp.graphs.order import Order, chunks, find_order, row_sums
 
+_MANY = 256  # stages up to which all path lengths are gathered in one pass
 FLOOR = {"paper": 0.0, "circuit-tracer": 1e-10}
 
 
@@ -57,6 +59,28 @@ class Flow:
                 return
             yield arrived
             flow = arrived
+
+    def arrivals(self, start: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """What arrives somewhere along paths of 1, 2, ... edges, (longest,); the last entry is not zero.
+
+        ``share`` (n,): the share of what each node hands on that goes there directly. One pass over the rows,
+        sources first, in which every node gathers what it sends there along paths of each length.
+        """
+        stages = len(self.order.bounds) - 1
+        if stages > _MANY:
+            found = np.array([start @ share, *(flow @ share for flow in self.steps(start))])
+        else:
+            sent = np.zeros((len(share), stages + 1))
+            sent[:, 0] = share
+            n = len(share)
+            for low, high in itertools.pairwise(self.order.bounds.tolist()):
+                rows = self.order.rows[low:high]
+                for part, begins, sources, weights in chunks(self.csr, rows):
+                    size = np.abs(weights, dtype=np.float64)
+                    passed = sparse.csr_array((size, sources, begins), shape=(len(part), n)) @ sent
+                    sent[part, 1:] = passed[:, :-1] / self.divisor[part][:, None]
+            found = start @ sent
+        return found[: int(np.flatnonzero(found)[-1]) + 1] if found.any() else found[:0]
 
     def _push(self, rows: np.ndarray, flow: np.ndarray, into: np.ndarray) -> None:
         """Add, in place, what the rows hand on to their sources."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxinterp.core.errors import InputError, near
-from jaxinterp.graphs.build import Csr, rows_of, to_csr
+from jaxinterp.graphs.build import Csr, among, only, rows_of, to_csr
 from jaxinterp.graphs.cutoff import cutoff
 from jaxinterp.graphs.influence import Flow, divisors, running_share
 from jaxinterp.graphs.kinds import CONVENTIONS, ERROR, FEATURE, TARGET
@@ -58,43 +58,37 @@ def prune_masks(
         counted = influence[kinds != TARGET] if paper else influence
         nodes |= influence >= cutoff(counted, node_threshold)
 
-    rows = rows_of(csr)
-    alive = nodes[rows] & nodes[csr.indices] & (csr.weights != 0)
-    edges = _strong_edges(flow, alive, start, edge_threshold, convention)
-    _drop_loose(nodes, edges, rows, csr.indices, kinds, prunable)
+    edges = alive = among(csr, nodes)
+    if edge_threshold < 1:
+        edges = np.zeros(len(alive), bool)
+        edges[alive] = _strong(flow, alive, start, edge_threshold, convention)
+    _drop_loose(csr, nodes, edges, kinds, prunable)
 
     edge_mask = edges
     if not isinstance(matrix, Csr) and isinstance(matrix, np.ndarray):
         edge_mask = np.zeros(matrix.shape, bool)
-        edge_mask[rows, csr.indices] = edges
+        edge_mask[rows_of(csr), csr.indices] = edges
     return Masks(nodes, edge_mask, running_share(influence))
 
 
-def _strong_edges(
+def _strong(
     flow: Flow, alive: np.ndarray, start: np.ndarray, threshold: float, convention: str
 ) -> np.ndarray:
-    """Edges that carry the given share of what flows along edges of the graph left after pruning nodes."""
-    if threshold >= 1:
-        return alive
-    csr = flow.csr
-    left = csr._replace(weights=np.where(alive, csr.weights, csr.weights.dtype.type(0)))
+    """Which of the edges left after pruning nodes carry the given share of what flows along them."""
+    left = only(flow.csr, alive)
     rest = Flow(left, flow.order, divisors(row_sums(left), convention))
     scores = np.abs(left.weights, dtype=np.float64)
-    scores *= np.repeat((rest.influence(start) + start) / rest.divisor, np.diff(csr.indptr))
-    return alive & (scores >= cutoff(scores, threshold))
+    scores *= np.repeat((rest.influence(start) + start) / rest.divisor, np.diff(left.indptr))
+    return scores >= cutoff(scores, threshold)
 
 
 def _drop_loose(
-    nodes: np.ndarray,
-    edges: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    kinds: np.ndarray,
-    prunable: np.ndarray,
+    csr: Csr, nodes: np.ndarray, edges: np.ndarray, kinds: np.ndarray, prunable: np.ndarray
 ) -> None:
     """Drop, in place, prunable nodes without outgoing and features without incoming edges, until stable."""
     n = len(nodes)
-    left, targets, sources = np.flatnonzero(edges), rows[edges], columns[edges]
+    left = only(csr, edges)
+    at, targets, sources = np.flatnonzero(edges), rows_of(left), left.indices
     out, into = np.bincount(sources, minlength=n), np.bincount(targets, minlength=n)
     while True:
         gone = nodes & ((prunable & (out == 0)) | ((kinds == FEATURE) & (into == 0)))
@@ -102,10 +96,10 @@ def _drop_loose(
             return
         nodes &= ~gone
         lost = gone[targets] | gone[sources]
-        edges[left[lost]] = False
+        edges[at[lost]] = False
         out -= np.bincount(sources[lost], minlength=n)
         into -= np.bincount(targets[lost], minlength=n)
-        left, targets, sources = left[~lost], targets[~lost], sources[~lost]
+        at, targets, sources = at[~lost], targets[~lost], sources[~lost]
 
 
 def check_settings(node_threshold: float, edge_threshold: float, convention: str) -> None:

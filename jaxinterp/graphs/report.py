@@ -25,6 +25,7 @@ def report(graph: Graph, width: int = 100, *, targets: int = 3, features: int = 
         "",
         *_scores(facts, width),
         *_wrap(facts["checks"]["text"].split(" "), width, " ", "  "),
+        *_errors(facts, width),
         *_counts(facts, width),
     ]
     for target in facts["targets"]:
@@ -128,6 +129,14 @@ def _scores(facts: dict[str, Any], width: int) -> list[str]:
         merged = f"{pruned['merged_replacement']:.3f} / {pruned['merged_completeness']:.3f}"
         words.append(f"pruned nodes as errors {separate} (separate), {merged} (merged)")
     return _wrap(["scores: " + words[0], *words[1:]], width, ", ", "  ")
+
+
+def _errors(facts: dict[str, Any], width: int) -> list[str]:
+    words = [f"layer {e['layer']} {e['part']} {100 * e['share']:.1f}%" for e in facts["errors"]]
+    if not words:
+        return []
+    start = f"errors take {100 * facts['error_share']:.1f}%, most of it at {words[0]}"
+    return _wrap([start, *words[1:]], width, ", ", "  ")
 
 
 def _counts(facts: dict[str, Any], width: int) -> list[str]:

@@ -147,12 +147,10 @@ def pruned_scores(
 def _basic(flow: Flow, kinds: np.ndarray, weights: np.ndarray, sums: Sums, convention: str) -> Scores:
     counted = (kinds == FEATURE) | (kinds == TARGET)
     replacement, completeness = _two(flow, weights, sums, counted, convention)
-    # What reaches tokens with the next step, for every number of steps.
-    share = sums.tokens / flow.divisor
-    reached = [float(weights @ share), *(float(arrived @ share) for arrived in flow.steps(weights))][:-1]
-    tokens = sum(reached)
-    profile = np.cumsum(reached) / tokens * replacement if tokens > 0 else np.zeros(len(reached))
-    length = float(np.dot(np.arange(1, len(reached) + 1), reached) / tokens) if tokens > 0 else 0.0
+    reached = flow.arrivals(weights, sums.tokens / flow.divisor)
+    tokens = float(reached.sum())
+    profile = np.cumsum(reached) * (replacement / tokens) if tokens > 0 else reached
+    length = float(np.arange(1, len(reached) + 1) @ reached) / tokens if tokens > 0 else 0.0
     return Scores(replacement, completeness, length, tuple(profile.tolist()))
 
 

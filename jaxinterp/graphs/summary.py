@@ -58,7 +58,7 @@ def summary(graph: Graph, *, targets: int = 3, features: int = 10, paths: int = 
                 for path in chosen
             ]
         found.append(entry)
-    scores, checks = graph.scores(), graph.checks()
+    scores, checks, errors = graph.scores(), graph.checks(), graph.error_share()
     return plain(
         {
             "prompt": graph.prompt,
@@ -70,6 +70,10 @@ def summary(graph: Graph, *, targets: int = 3, features: int = 10, paths: int = 
             "targets": found,
             "scores": scores.to_dict(),
             "checks": {**checks.to_dict(), "text": str(checks)},
+            "errors": [
+                {"layer": layer, "part": part, "share": share} for layer, part, share in errors.worst()
+            ],
+            "error_share": errors.total,
             "nodes": graph.counts(),
             "edges": len(graph.weights),
             "pruned": graph.pruned,

@@ -137,7 +137,7 @@ def main() -> None:
             prompt="",
             n_layers=options.layers,
             settings={"convention": options.convention},
-        ),  # fmt: skip
+        ),
     )
     meter("Graph.prune, all of it", lambda: graph.prune(0.8, 0.98))
     print(f"kept {int(masks.node_mask.sum())} nodes, {int(masks.edge_mask.sum())} edges")

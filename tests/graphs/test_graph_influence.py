@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.graphs import BIAS, EMBEDDING, ERROR, FEATURE, TARGET, EdgeBuilder, node_influence
+from jaxinterp.graphs import BIAS, EMBEDDING, ERROR, FEATURE, TARGET, EdgeBuilder, Flow, node_influence
 from jaxinterp.graphs.build import to_csr
 from jaxinterp.graphs.influence import running_share, target_weights
+from jaxinterp.graphs.order import row_sums
 from jaxinterp.graphs.scores import basic
 from tests.graphs.graph_examples import CASES, case, dense_matrix, dense_normalised, random_graph
 
@@ -26,17 +27,24 @@ graphs = st.builds(
     targets=st.integers(1, 3),
     bias=st.booleans(),
     density=st.floats(0.1, 1.0),
+    parts=st.sampled_from([(1,), (0, 1), (0, 1, 2), (2,)]),
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(graphs)
 def test_influence_is_that_of_the_inverse(graph):
     n = len(graph)
     weights = target_weights(graph.nodes)
     hat = dense_normalised(dense_matrix(graph))
     expected = weights @ (np.linalg.inv(np.eye(n) - hat) - np.eye(n))
-    np.testing.assert_allclose(graph.nodes["influence"], expected, atol=1e-12)
+    np.testing.assert_allclose(graph.nodes["influence"], expected, rtol=1e-10, atol=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graphs)
+def test_influence_does_not_depend_on_the_kind_of_matrix(graph):
+    weights = target_weights(graph.nodes)
     for matrix in (dense_matrix(graph), sparse.csr_array(dense_matrix(graph)), graph.csr):
         np.testing.assert_array_equal(node_influence(matrix, weights), graph.nodes["influence"])
 
@@ -111,14 +119,75 @@ def test_a_cycle_is_named(edges):
         node_influence(dense, start)
 
 
-def test_a_chain_longer_than_the_patience_is_no_cycle():
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_long_chain_is_no_cycle(shuffled):
     n = 600
+    number = np.random.default_rng(0).permutation(n) if shuffled else np.arange(n)
     builder = EdgeBuilder(n, "float64")
     for i in range(1, n):
-        builder.add([i], [i - 1], [[0.5]])
+        builder.add([number[i]], [number[i - 1]], [[0.5]])
+    csr = builder.finish()
     start = np.zeros(n)
-    start[-1] = 1.0
-    np.testing.assert_array_equal(node_influence(builder.finish(), start), [*np.ones(n - 1), 0.0])
+    start[number[-1]] = 1.0
+    np.testing.assert_array_equal(node_influence(csr, start), 1 - start)
+    kinds = np.full(n, FEATURE)
+    kinds[number[0]], kinds[number[-1]] = EMBEDDING, TARGET
+    assert basic(csr, kinds, start, "paper").path_length == n - 1
+
+
+def test_a_cycle_that_leads_to_no_target_does_no_harm():
+    dense = np.zeros((5, 5))
+    dense[0, 1] = dense[1, 0] = dense[1, 2] = dense[3, 2] = dense[4, 3] = 1.0
+    start = np.array([0, 0, 0, 0, 1.0])
+    np.testing.assert_array_equal(node_influence(dense, start), [0, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_size_of_chunks_changes_nothing(monkeypatch, shuffled):
+    graph = random_graph(6, parts=(0, 1, 2))
+    order = np.random.default_rng(1).permutation(len(graph)) if shuffled else np.arange(len(graph))
+    csr = to_csr(dense_matrix(graph)[np.ix_(order, order)])
+    kinds, weights = graph.nodes["kind"][order], target_weights(graph.nodes)[order]
+    before, whole = node_influence(csr, weights), basic(csr, kinds, weights, "paper")
+    monkeypatch.setattr("jaxinterp.graphs.order.CHUNK", 7)
+    np.testing.assert_allclose(node_influence(csr, weights), before, rtol=1e-13)
+    again = basic(csr, kinds, weights, "paper")
+    assert again.replacement == pytest.approx(whole.replacement)
+    assert again.path_profile == pytest.approx(whole.path_profile)
+
+
+@settings(max_examples=15, deadline=None)
+@given(graphs)
+def test_lengths_of_paths_in_one_pass_are_those_of_single_steps(graph):
+    weights, kinds = target_weights(graph.nodes), graph.nodes["kind"]
+    flow = Flow.of(graph.csr, weights != 0)
+    share = row_sums(graph.csr, kinds == EMBEDDING) / flow.divisor
+    found = flow.arrivals(weights, share)
+    steps = [float(arrived[kinds == EMBEDDING].sum()) for arrived in flow.steps(weights)]
+    np.testing.assert_allclose(found, steps[: len(found)], atol=1e-14)
+    assert not any(steps[len(found) :])
+
+
+@pytest.mark.parametrize("convention", ["paper", "circuit-tracer"])
+def test_shares_of_errors_by_place(convention):
+    graph = random_graph(2, parts=(0, 2), bias=False, convention=convention)
+    found = graph.error_share()
+    nodes, whole = graph.nodes, graph.nodes["probability"][graph.targets].sum()
+    for layer in range(3):
+        for part in range(3):
+            here = (nodes["kind"] == ERROR) & (nodes["layer"] == layer) & (nodes["part"] == part)
+            expected = nodes["influence"][here].sum() / whole
+            assert found.by_layer[layer, part] == pytest.approx(expected, abs=1e-15)
+    assert found.by_layer.shape == (3, 3) and found.by_position.shape == (4,)
+    assert found.by_position.sum() == pytest.approx(found.total) == pytest.approx(found.by_layer.sum())
+    layer, part, share = found.worst(1)[0]
+    assert share == found.by_layer.max() and part in ("attention", "residual")
+    rows = np.diff(graph.indptr) > 0
+    ends = ~rows & (nodes["kind"] == FEATURE)
+    rest = nodes["influence"][(nodes["kind"] == EMBEDDING) | ends].sum() / whole
+    assert rows[graph.targets].all() and found.total + rest == pytest.approx(1)
+    if convention == "paper":
+        assert graph.prune(0.5, 0.8).error_share().to_dict() == found.to_dict()
 
 
 def test_running_share_puts_the_strongest_first():
