@@ -144,10 +144,10 @@ def _unit(rows: Array) -> Array:
 def with_lengths(params: Tree, config: DictionaryConfig, length: Array | float) -> dict[str, Any]:
     """Every feature's joined decoder scaled to ``length [G, N]`` (or a number); those of length zero stay."""
     norms = kind_of(config).decoder_norms(params, config)
-    return scale_decoders(params, config, length / jnp.where(norms > 0, norms, jnp.ones_like(norms)))
+    return divide_decoders(params, config, jnp.where(norms > 0, norms, jnp.ones_like(norms)) / length)
 
 
-def scale_decoders(params: Tree, config: DictionaryConfig, scale: Array) -> dict[str, Any]:
-    """Decoders times ``scale [G, N]`` by source feature, encoders untouched."""
-    scaled = kind_of(config).scale_features(params, config, 1 / scale)
+def divide_decoders(params: Tree, config: DictionaryConfig, by: Array) -> dict[str, Any]:
+    """Decoders divided by ``by [G, N]`` by source feature, encoders untouched."""
+    scaled = kind_of(config).scale_features(params, config, by)
     return {**params, **{name: value for name, value in scaled.items() if name.startswith("W_dec")}}

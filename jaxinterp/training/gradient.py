@@ -107,10 +107,14 @@ def in_order(
     same program whatever their number; then all devices get all of them and add them in order.
     """
     here = SHARDS // jax.lax.axis_size(axis)
+    # Two places at least, and a bound that is not known when compiling: a loop of one run is then compiled as one of
+    # eight is. Of one place the compiler knows the index, and takes what is computed out of the loop.
+    places, bound = max(here, 2), jax.lax.optimization_barrier(jnp.asarray(here, jnp.int32))
 
     def cut(values: Array) -> Array:
         layers, count, *rest = values.shape
-        return jnp.moveaxis(values.reshape(layers, here, count // here, *rest), 1, 0)
+        runs = jnp.moveaxis(values.reshape(layers, here, count // here, *rest), 1, 0)
+        return jnp.pad(runs, ((0, places - here), *((0, 0) for _ in runs.shape[1:])))
 
     runs = cut(x), cut(y)
 
@@ -122,10 +126,8 @@ def in_order(
         return jax.tree.map(lambda all_, new: all_.at[index].set(new), kept, one(index))
 
     shapes = jax.eval_shape(lambda: one(0))
-    empty = jax.tree.map(lambda leaf: jnp.zeros((here, *leaf.shape), leaf.dtype), shapes)
-    # A bound that is not known when compiling keeps a loop of one run a loop: the same program as of eight.
-    bound = jax.lax.optimization_barrier(jnp.asarray(here, jnp.int32))
-    kept = jax.lax.fori_loop(0, bound, body, empty)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((places, *leaf.shape), leaf.dtype), shapes)
+    kept = jax.tree.map(lambda leaf: leaf[:here], jax.lax.fori_loop(0, bound, body, empty))
     kept = jax.lax.optimization_barrier(
         jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis, axis=0, tiled=True), kept)
     )

@@ -121,7 +121,7 @@ def restart(
     kind, reads = kind_of(dictionary), read_layers(dictionary)
     alive = 1 - which.astype(x.dtype)
     count = jnp.maximum(jnp.sum(alive, axis=1, keepdims=True), 1.0)
-    length = jnp.sum(kind.decoder_norms(params, dictionary) * alive, axis=1, keepdims=True) / count
+    length = _fixed(jnp.sum(kind.decoder_norms(params, dictionary) * alive, axis=1, keepdims=True) / count)
     squares = jnp.sum(residual * residual, axis=-1)
     lengths = jnp.sum(params["W_enc"] * params["W_enc"], axis=-1)
     decoders: dict[tuple[int, int], Array] = {}
@@ -134,7 +134,8 @@ def restart(
         own = jnp.sqrt(jnp.sum(jnp.stack([lengths[layer] for layer in layers]), axis=0))
         offset = jnp.stack([x[layer, rows] - jnp.mean(x[layer], axis=0)[None, :] for layer in layers])
         far = jnp.sqrt(jnp.sum(offset * offset, axis=(0, 2))) + 1e-6
-        new = (jnp.sum(own * alive[s]) / count[s, 0] / far)[None, :, None] * offset
+        mean = _fixed(jnp.sum(own * alive[s]) / count[s, 0])
+        new = _fixed(mean / far)[None, :, None] * offset
         given = jnp.stack([x[layer, rows] for layer in layers])
         if dictionary.centre:
             given = given - jnp.stack([params["b_dec"][layer][None, :] for layer in layers])
@@ -144,17 +145,25 @@ def restart(
     here = kind.belongs(dictionary, which)
     # Whole residuals first: how long a decoder becomes that writes one depends on the kind.
     made = kind.with_decoders(params, dictionary, decoders, jnp.stack(at) if kind.maps else None)
-    size = kind.decoder_norms(made, dictionary) + 1e-6
-    made = initialise.scale_decoders(made, dictionary, length / size)
+    longer = _fixed((kind.decoder_norms(made, dictionary) + 1e-6) / length)
+    made = initialise.divide_decoders(made, dictionary, longer)
     made = {name: _where(here[name], made[name], params[name]) for name in params}
     cut = thresholds(made, kind.decoder_norms(made, dictionary))
     reading = jnp.stack(values)
-    wanted = jnp.maximum(config.share * size / length, 1.2 * cut)
+    wanted = jnp.maximum(config.share * longer, 1.2 * cut)
     return {
         **made,
         "W_enc": jnp.where(here["W_enc"], jnp.concatenate(encoders), params["W_enc"]),
         "b_enc": jnp.where(which, wanted - reading, params["b_enc"]),
     }
+
+
+def _fixed(quotient: Array) -> Array:
+    """A quotient that the compiler rounds as it stands.
+
+    Chains of divisions it writes anew, and not in the same way for one device and for several.
+    """
+    return jax.lax.optimization_barrier(quotient)
 
 
 def _where(mask: Tree, new: Tree, old: Tree) -> Tree:

@@ -20,6 +20,7 @@ from jaxinterp.training.sparsity import make_gate
 from tests.training.test_dictionary import LAYER, OTHERS, TANH, data, setting
 
 NEVER = resample.ResampleConfig(every=0)
+RESTARTS = resample.ResampleConfig(dead_after=1, every=2, at_most=0.2)
 
 
 def test_parts_add_up_to_the_gradient_of_the_whole_batch(x64: None) -> None:
@@ -48,8 +49,10 @@ def test_parts_add_up_to_the_gradient_of_the_whole_batch(x64: None) -> None:
     assert others.losses.shape == (4,) and len(set(np.asarray(others.losses).tolist())) == 4
 
 
-def exact(sparsity: Any, kind: str, devices: tuple[int, ...], **changes: Any) -> set[tuple[str, str]]:
-    """Digests of state and figures after some steps, of all numbers of devices."""
+def exact(
+    sparsity: Any, kind: str, devices: tuple[int, ...], steps: int, **changes: Any
+) -> set[tuple[str, str]]:
+    """Digests of state and figures after so many steps, of all numbers of devices."""
     run, config = setting(sparsity, kind, reduce="exact", **changes)
     batch, found = data(), set()
     first = jax.jit(partial(D.init, run, config))(jax.random.key(0), *batch)
@@ -64,7 +67,7 @@ def exact(sparsity: Any, kind: str, devices: tuple[int, ...], **changes: Any) ->
         else:
             compiled = jax.jit(step)
         figures = []
-        for index in range(4):
+        for index in range(steps):
             order = np.random.default_rng(index).permutation(256)
             state, values = compiled(state, place(tuple(v[:, order] for v in batch)))
             figures.append(jax.device_get(values))
@@ -74,27 +77,23 @@ def exact(sparsity: Any, kind: str, devices: tuple[int, ...], **changes: Any) ->
 
 
 def test_exact_sums_have_the_same_bytes_on_any_number_of_devices() -> None:
-    """Batch top-k, whose rows compete within each of the eight parts."""
-    assert len(exact(OTHERS[1], "plt", (1, 8), resample=NEVER)) == 1
+    """Batch top-k, whose rows compete within each of the eight parts, with restarts of dead features."""
+    assert len(exact(OTHERS[1], "plt", (1, 8), 4, resample=RESTARTS)) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sparsity", "kind", "changes"),
     [
-        (OTHERS[1], "plt", {}),
-        (
-            LAYER,
-            "clt",
-            {"accumulate": 2, "resample": resample.ResampleConfig(dead_after=1, every=2, at_most=0.2)},
-        ),
+        (OTHERS[1], "plt", {"resample": RESTARTS}),
+        (LAYER, "clt", {"accumulate": 2, "resample": RESTARTS}),
         (TANH, "clt", {"compute": "bfloat16", "resample": NEVER}),
         (OTHERS[0], "clt", {"resample": NEVER}),
     ],
-    ids=["batch-top-k", "restarts-in-parts", "sixteen-bits", "top-k"],
+    ids=["restarts", "restarts-in-parts", "sixteen-bits", "top-k"],
 )
 def test_exact_sums_on_1_2_4_and_8_devices(sparsity: Any, kind: str, changes: dict[str, Any]) -> None:
-    assert len(exact(sparsity, kind, (1, 2, 4, 8), **changes)) == 1
+    assert len(exact(sparsity, kind, (1, 2, 4, 8), 20, **changes)) == 1
 
 
 def test_what_exact_sums_cannot_do_is_refused() -> None:
