@@ -1,7 +1,34 @@
-"""Floor 6: everything that makes a graph: targets, direct effects, selection."""
+"""Floor 6: everything that makes a graph: targets, direct effects, selection; and compares graphs."""
 
+from jaxinterp.attribution.contrast import Contrast, contrast, load_contrast
 from jaxinterp.attribution.reproduce import Comparison, reproduce
-from jaxinterp.attribution.targets import Direction
+from jaxinterp.attribution.search import active_only, activity, overlap
 from jaxinterp.attribution.tracing import trace
+from jaxinterp.attribution.wanted import (
+    Completion,
+    Difference,
+    Direction,
+    Feature,
+    Salient,
+    Supernode,
+    Token,
+)
 
-__all__ = ["Comparison", "Direction", "reproduce", "trace"]
+__all__ = [
+    "Comparison",
+    "Completion",
+    "Contrast",
+    "Difference",
+    "Direction",
+    "Feature",
+    "Salient",
+    "Supernode",
+    "Token",
+    "active_only",
+    "activity",
+    "contrast",
+    "load_contrast",
+    "overlap",
+    "reproduce",
+    "trace",
+]

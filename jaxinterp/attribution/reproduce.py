@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -16,6 +18,14 @@ from jaxinterp.graphs.graph import Graph
 from jaxinterp.models.model import Model
 
 TOLERANCE = 1e-5
+FOLLOWED = {
+    "max_feature_nodes": int,
+    "rank_every": int,
+    "dynamic_tanh": str,
+    "mlp": str,
+    "first_position": bool,
+}
+"""Settings that `trace` takes as they are recorded; one that is not recorded had its default."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Comparison:
         return "\n".join([head, *(f"  {line}" for line in self.differences)])
 
 
-def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary) -> Comparison:
+def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary | Sequence[AnyDictionary]) -> Comparison:
     """Trace again what ``graph`` records and compare.
 
     Args:
@@ -61,8 +71,10 @@ def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary) -> Comparis
         raise InputError("this graph records no digest of a model: it was not made by jaxinterp trace")
     notes: list[str] = []
     fatal = False
-    for what, digest in (("model", model.digest()), ("dictionary", dictionary.digest())):
-        if recorded.get(f"{what}_digest") != digest:
+    given = [dictionary] if hasattr(dictionary, "digest") else list(dictionary)
+    for what, digests in (("model", [model.digest()]), ("dictionary", [one.digest() for one in given])):
+        digest = ",".join(digests)
+        if sorted(str(recorded.get(f"{what}_digest")).split(",")) != sorted(digests):
             fatal = True
             notes.append(
                 f"the {what} is another: recorded digest {str(recorded.get(f'{what}_digest'))[:16]}, "
@@ -89,17 +101,20 @@ def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary) -> Comparis
     return Comparison("close" if close else "different", (*changed, *notes), again)
 
 
-def _again(graph: Graph, model: Model, dictionary: AnyDictionary) -> Graph:
+def _again(graph: Graph, model: Model, dictionary: AnyDictionary | Sequence[AnyDictionary]) -> Graph:
     settings = graph.settings
     targets = settings.get("targets")
     if targets is not None:
         if not isinstance(targets, list):
             raise InputError("this graph's record of its targets is not a list, so it cannot be made again")
         targets = [from_plain(one, f"settings.targets[{i}]") for i, one in enumerate(targets)]
+    followed: dict[str, Any] = {key: settings[key] for key in FOLLOWED if settings.get(key) is not None}
+    for key, value in followed.items():
+        if type(value) is not FOLLOWED[key]:
+            raise InputError(f"this graph records {value!r:.60} as its {key}, so it cannot be made again")
     again = trace(
-        model, dictionary, [int(i) for i in graph.token_ids], targets=targets,
-        max_feature_nodes=settings.get("max_feature_nodes"), convention=settings["convention"],
-        rank_every=settings.get("rank_every"), dynamic_tanh=settings.get("dynamic_tanh", "secant"),
+        model, dictionary, [int(i) for i in graph.token_ids], targets=targets, convention=settings["convention"],
+        **followed,
     )  # fmt: skip
     pruned = graph.pruned
     if pruned is not None:

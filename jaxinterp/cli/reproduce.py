@@ -19,7 +19,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--model", help="the model it was made from (default: the recorded name if it is bundled)"
     )
-    sub.add_argument("--dictionary", help="the dictionary (default: the recorded name if it is bundled)")
+    sub.add_argument(
+        "--dictionary", action="append",
+        help="the dictionary (default: the recorded name if it is bundled); repeated if there were several",
+    )  # fmt: skip
     sub.add_argument("--tokenizer", help="as for trace")
     sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
@@ -36,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, what) is None:
             if not str(recorded).startswith("pocket"):
                 raise InputError(f"{options.graph} was made from the {what} {recorded!r}: give --{what}")
-            setattr(options, what, recorded)
+            setattr(options, what, [recorded] if what == "dictionary" else recorded)
     model, dictionary = shared.load(options, dtype=graph.settings.get("dtype", "float32"))
     found = reproduce(graph, model, dictionary)
     if options.json:

@@ -13,15 +13,16 @@ from jaxinterp.core.errors import InputError
 
 
 def model_options(sub: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """``--model``, ``--dictionary``, ``--tokenizer``."""
+    """``--model``, ``--dictionary`` (may be repeated), ``--tokenizer``."""
     note = f" (default: {default})" if default else ""
     sub.add_argument(
         "--model", default=default, required=default is None,
         help=f"Hugging Face folder, llama2.c .bin, our own folder, or 'pocket'{note}",
     )  # fmt: skip
     sub.add_argument(
-        "--dictionary", default=default, required=default is None,
-        help=f"folder of a dictionary, 'pocket' (its CLT) or 'pocket-plt'{note}",
+        "--dictionary", action="append", default=None if default is None else [default], required=default is None,
+        help=f"folder of a dictionary, 'pocket' (its CLT) or 'pocket-plt'{note}; repeated, one for each of several "
+        "junctions (attention, MLP, residual stream)",
     )  # fmt: skip
     sub.add_argument(
         "--tokenizer",
@@ -30,7 +31,7 @@ def model_options(sub: argparse.ArgumentParser, *, default: str | None = None) -
 
 
 def load(options: argparse.Namespace, dtype: str = "float32") -> tuple[Any, Any]:
-    """The model and the dictionary that the options name."""
+    """The model and the dictionary that the options name, or a list of dictionaries where there are several."""
     from jaxinterp.checkpoints import load_model
     from jaxinterp.dictionaries import load_dictionary
 
@@ -39,9 +40,21 @@ def load(options: argparse.Namespace, dtype: str = "float32") -> tuple[Any, Any]
 
         jax.config.update("jax_enable_x64", True)
     model = load_model(options.model, tokenizer=options.tokenizer, dtype=dtype)
-    if getattr(options, "lazy", False):
-        return model, load_dictionary(options.dictionary, dtype=dtype, lazy=True)
-    return model, load_dictionary(options.dictionary, dtype=dtype)
+    found: list[Any] = [
+        load_dictionary(name, dtype=dtype, lazy=True)
+        if getattr(options, "lazy", False)
+        else load_dictionary(name, dtype=dtype)
+        for name in options.dictionary
+    ]
+    return model, found[0] if len(found) == 1 else found
+
+
+def integers(name: str, text: str) -> list[int]:
+    """The whole numbers that the option ``name`` lists, separated by commas or blanks."""
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise InputError(f"{name} {text!r}: expected whole numbers separated by commas") from error
 
 
 def check_out(path: str | None, endings: tuple[str, ...]) -> None:

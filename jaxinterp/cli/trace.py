@@ -60,6 +60,10 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="with two prompts: say what they do differently for the same targets; positions belong together "
         "from the end (default), from the start, or where tokens are equal",
     )  # fmt: skip
+    sub.add_argument(
+        "--mlp", choices=("constant", "tangent"), default="constant",
+        help="what stands for MLPs without a dictionary: their output as an error (default) or their tangent",
+    )  # fmt: skip
     common(sub)
 
 
@@ -68,6 +72,7 @@ def common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--max-feature-nodes", type=int, help="keep at most so many features, chosen by influence"
     )
+    sub.add_argument("--seconds", type=float, help="stop choosing features after so long")
     sub.add_argument(
         "--node-threshold", type=float, default=0.8, help="share of influence kept (default: 0.8)"
     )
@@ -194,9 +199,12 @@ def _trace(
         progress.total = total
         progress.advance(done - progress.done)
 
+    more = {} if options.seconds is None else {"seconds": options.seconds}
+    if getattr(options, "mlp", "constant") != "constant":
+        more["mlp"] = options.mlp
     graph = trace(
         model, dictionary, prompt, targets=targets, max_feature_nodes=options.max_feature_nodes,
-        convention=options.convention, dynamic_tanh=options.dynamic_tanh, progress=advance,
+        convention=options.convention, dynamic_tanh=options.dynamic_tanh, progress=advance, **more,
     )  # fmt: skip
     progress.close()
     small = graph.prune(options.node_threshold, options.edge_threshold)
@@ -220,7 +228,7 @@ def _prompts(options: argparse.Namespace) -> list[Any]:
     if options.prompt is not None:
         return list(options.prompt)
     if options.tokens is not None:
-        return [_integers(options.tokens, "--tokens")]
+        return [shared.integers("--tokens", options.tokens)]
     from jaxinterp.core.files import read_bytes, read_json
 
     path = options.prompts
@@ -259,13 +267,6 @@ def _outs(out: str | None, count: int, contrast: bool) -> list[str | None]:
     return list(names)
 
 
-def _integers(text: str, name: str) -> list[int]:
-    try:
-        return [int(word) for word in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise InputError(f"{name} {text!r}: expected whole numbers separated by commas") from error
-
-
 def _targets(options: argparse.Namespace) -> list[Any] | None:
     if not options.target and options.completion is None:
         return None
@@ -275,5 +276,5 @@ def _targets(options: argparse.Namespace) -> list[Any] | None:
     found = parse_targets(options.target or [])
     if options.completion is not None:
         text = options.completion
-        found.append(Completion(text if options.tokens is None else _integers(text, "--completion")))
+        found.append(Completion(text if options.tokens is None else shared.integers("--completion", text)))
     return found
