@@ -50,8 +50,9 @@ def _next_power(size: int) -> int:
 
 
 def lengths(padded: int) -> tuple[int, ...]:
-    """The lengths T' that blocks may have: quarters of the padded length."""
-    return tuple(sorted({-(-padded * quarter // 4) for quarter in range(1, 5)}))
+    """The lengths T' that blocks may have: quarters of the padded length, or halves where it is short."""
+    cuts = 4 if padded >= 32 else 2
+    return tuple(sorted({-(-padded * cut // cuts) for cut in range(1, cuts + 1)}))
 
 
 def width(length: int, rows: int = ROWS) -> int:

@@ -3,74 +3,70 @@
 *Circuit Tracing* (2025), "Attribution graphs": start from the targets and repeatedly expand the features
 with the most influence on them, as far as the rows so far tell; unexpanded features count as errors.
 
-Letters: A features, R rows known so far, n nodes.
+Letters: A features, n nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy as np
+
+from jaxinterp.attribution.rows import Part
 
 _CHUNK = 1 << 18  # numbers of which absolute values are taken at once: they stay in the cache
 _LEAST = 1e-8  # of a row's sum of absolute effects
 
 
 class Known:
-    """Rows of a graph so far, and the influence that they tell.
+    """Rows of a graph so far, and the influence that they tell."""
 
-    Memory is taken for all rows at once; what stays zero is never touched.
-    """
-
-    def __init__(self, capacity: int, features: int, stage: np.ndarray, dtype: Any) -> None:
+    def __init__(self, features: int, stage: np.ndarray) -> None:
         """Args:
-        capacity: rows at most. features: A; they are the first nodes.
+        features: A; they are the first nodes.
         stage: [n] such that every edge comes from a lower one.
         """
-        self.rows = np.zeros((capacity, len(stage)), dtype)
-        self.numbers = np.zeros(capacity, np.int64)
-        self.left = np.zeros(capacity)
-        self.count = 0
+        self.parts: list[Part] = []
         self._stage, self._features = stage, features
-        self._first = np.zeros(capacity, np.int64)  # features of a row that may have effects
-        self._sums = np.zeros(capacity)
+        self._sums: list[np.ndarray] = []
 
-    def add(self, numbers: np.ndarray, features: int, rows: np.ndarray, left: np.ndarray) -> None:
-        """Rows of the nodes ``numbers [R]``: ``[R, features + rest]``, the first features and all that are none.
-
-        ``left [R]`` is what else has effects on them.
-        """
-        at = slice(self.count, self.count + len(numbers))
-        self.rows[at, :features], self.rows[at, self._features :] = rows[:, :features], rows[:, features:]
-        self.numbers[at], self.left[at], self._first[at] = numbers, left, features
-        self._sums[at] = np.abs(rows).sum(axis=1, dtype=np.float64)
-        self.count = at.stop
+    def add(self, part: Part) -> None:
+        """Rows of the nodes ``part.numbers``."""
+        self.parts.append(part)
+        self._sums.append(np.maximum(_absolute(part.rows, np.ones(part.rows.shape[1], part.rows.dtype)), _LEAST))
 
     def influence(self, weights: np.ndarray) -> np.ndarray:
-        """[n] influence of every node on the targets, which have ``weights [n]``: sum over path lengths of weights times
-        normalised absolute effects. A node without a row passes nothing on.
+        """[n] influence of every node on the targets, which have ``weights [n]``.
 
-        One pass over the rows, those of late stages first, since every edge comes from an earlier one.
+        That is the sum over path lengths of weights times normalised absolute effects; a node without a row passes
+        nothing on. One pass over the rows, those of late stages first, since every edge comes from an earlier one.
         """
-        influence = np.zeros(self.rows.shape[1])
-        numbers = self.numbers[: self.count]
-        order = np.lexsort((self._first[: self.count], -self._stage[numbers]))
-        keys = np.stack([self._stage[numbers[order]], self._first[order]])
-        edges = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
-        for rows in np.split(order, edges):
-            flow = (influence + weights)[self.numbers[rows]] / np.maximum(self._sums[rows], _LEAST)
-            if flow.any():
-                self._pass_on(influence, rows, flow.astype(self.rows.dtype))
+        influence = np.zeros(len(self._stage))
+        stages = [self._stage[part.numbers] for part in self.parts]
+        for stage in sorted({int(s) for own in stages for s in np.unique(own)}, reverse=True):
+            for part, sums, own in zip(self.parts, self._sums, stages, strict=True):
+                at = np.flatnonzero(own == stage)
+                flow = (influence + weights)[part.numbers[at]] / sums[at]
+                if not flow.any():
+                    continue
+                found = _absolute(part.rows if len(at) == len(own) else part.rows[at], None, flow)
+                influence[: part.features] += found[: part.features]
+                influence[self._features :] += found[part.features :]
         return influence
 
-    def _pass_on(self, influence: np.ndarray, rows: np.ndarray, flow: np.ndarray) -> None:
-        spans = slice(0, int(self._first[rows[0]])), slice(self._features, None)
-        step = max(1, _CHUNK // max(self.rows.shape[1], 1))
-        for low in range(0, len(rows), step):
-            some, by = rows[low : low + step], flow[low : low + step]
-            for span in spans:
-                influence[span] += by @ np.abs(self.rows[some, span])
+
+def _absolute(rows: np.ndarray, right: np.ndarray | None, left: np.ndarray | None = None) -> np.ndarray:
+    """``|rows| @ right`` or ``left @ |rows|`` in float64, a few rows at a time."""
+    step = max(1, _CHUNK // max(rows.shape[1], 1))
+    size = np.empty((min(step, len(rows)), rows.shape[1]), rows.dtype)
+    found = np.zeros(rows.shape[1] if right is None else len(rows))
+    for low in range(0, len(rows), step):
+        some = rows[low : low + step]
+        absolute = np.abs(some, out=size[: len(some)])
+        if right is not None:
+            found[low : low + step] = absolute @ right
+        elif left is not None:
+            found += left[low : low + step].astype(rows.dtype) @ absolute
+    return found
 
 
 def expand(

@@ -22,7 +22,7 @@ from jaxinterp.attribution.expand import Known, expand
 from jaxinterp.attribution.prepare import Prepared, prepare
 from jaxinterp.attribution.prompts import each, several
 from jaxinterp.attribution.readings import Targets
-from jaxinterp.attribution.rows import Rows
+from jaxinterp.attribution.rows import Part, Rows
 from jaxinterp.attribution.setup import Parts, Setup, fit, set_up
 from jaxinterp.attribution.targets import resolve
 from jaxinterp.core.errors import InputError
@@ -232,32 +232,32 @@ class _Collector:
         return builder.finish()
 
     def _chosen(self, limit: int) -> tuple[Csr, np.ndarray, dict[str, Any] | None]:
-        layout, count = self.layout, len(self.targets)
-        known = Known(limit + count, layout.features, self._stages(), self.target_rows.dtype)
-        known.add(self.targets, layout.features, self.target_rows, self.target_left)
+        layout = self.layout
+        known = Known(layout.features, self._stages())
+        known.add(Part(self.targets, layout.features, self.target_rows, self.target_left))
         batches = expand(
             layout.features, limit, self.limits.rank_every, lambda: known.influence(self.weights)
         )
         for batch in batches:
             for part in self.rows.of_features(batch):
-                known.add(part.numbers, part.features, part.rows, part.left)
+                known.add(part)
                 self._report(len(part.numbers), limit)
             if self.limits.end is not None and time.monotonic() > self.limits.end:
                 break
         keep = np.ones(layout.size, bool)
         keep[: layout.features] = False
-        numbers = known.numbers[: known.count]
-        keep[numbers] = True
+        for part in known.parts:
+            keep[part.numbers] = True
         place = np.cumsum(keep) - 1
-        builder = EdgeBuilder(int(keep.sum()), known.rows.dtype)
-        columns = np.flatnonzero(keep)
-        order = np.argsort(numbers, kind="stable")
-        for low in range(0, len(order), 256):
-            some = order[low : low + 256]
-            rows = known.rows[some]
-            builder.add(place[numbers[some]], place[columns], rows[:, columns])
-            lost = rows[:, : layout.features][:, ~keep[: layout.features]].sum(axis=1, dtype=np.float64)
-            self.nodes["left_out"][numbers[some]] = known.left[some] + lost
+        rest = place[layout.features :]
+        builder = EdgeBuilder(int(keep.sum()), self.target_rows.dtype)
+        for part in known.parts:
+            kept = np.flatnonzero(keep[: part.features])
+            gone = np.flatnonzero(~keep[: part.features])
+            rows = np.concatenate([part.rows[:, kept], part.rows[:, part.features :]], axis=1)
+            builder.add(place[part.numbers], np.concatenate([place[kept], rest]), rows)
+            lost = part.rows[:, gone].sum(axis=1, dtype=np.float64)
+            self.nodes["left_out"][part.numbers] = part.left + lost
         return builder.finish(), self.nodes[keep], self._left_out(known, keep)
 
     def _left_out(self, known: Known, keep: np.ndarray) -> dict[str, Any] | None:
