@@ -21,6 +21,8 @@ VERBS = {
     "convert": "write a model or a dictionary in another form",
     "aot": "compile a model for a TPU slice that is not here: does it fit?",
     "info": "say what a file is: model, dictionary of any format, or graph",
+    "qk": "say why an attention head looks where it looks: scores as sums over pairs of sources",
+    "heads": "open the edges of a graph into the attention heads that carry them",
     "reproduce": "make a graph again from its record and compare",
 }
 
