@@ -60,7 +60,7 @@ def gap(made: Made, bars: Any, steps: int, how: str = "integrated", **path: Any)
     ("name", "how"),
     [
         ("complete", "integrated"),
-        pytest.param("residual-tangent", "integrated", marks=pytest.mark.slow),
+        pytest.param("crosscoder", "integrated", marks=pytest.mark.slow),
         pytest.param("heads-sae", "integrated", marks=pytest.mark.slow),
         pytest.param("three", "integrated-norms", marks=pytest.mark.slow),
     ],
@@ -69,8 +69,8 @@ def test_integrated_effects_are_complete(name: str, how: str) -> None:
     made = make(name)
     bars = random_like(made.operator.out_structure, 3)
     gaps = [gap(made, bars, steps, how) for steps in (4, 16, 64)]
-    assert gaps[2] < 1e-6
-    assert gaps[2] < gaps[1] < gaps[0]
+    assert gaps[2] < 1e-5
+    assert gaps[2] < 1e-2 * min(gaps[:2])
 
 
 def test_integrated_effects_of_what_is_linear_are_exact() -> None:
