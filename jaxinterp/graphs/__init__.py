@@ -20,10 +20,18 @@ from jaxinterp.graphs.kinds import (
     node_table,
 )
 from jaxinterp.graphs.paths import Path, strongest
+from jaxinterp.graphs.propose import Preview, Proposal, propose
 from jaxinterp.graphs.prune import Masks, prune_masks
 from jaxinterp.graphs.report import report
 from jaxinterp.graphs.scores import PrunedScores, Scores
 from jaxinterp.graphs.summary import summary
+from jaxinterp.graphs.supernodes import (
+    Supernode,
+    SupernodeGraph,
+    grouped,
+    supernodes_of,
+    with_supernodes,
+)
 
 __all__ = [
     "BIAS",
@@ -43,16 +51,24 @@ __all__ = [
     "Graph",
     "Masks",
     "Path",
+    "Preview",
+    "Proposal",
     "PrunedScores",
     "Scores",
+    "Supernode",
+    "SupernodeGraph",
     "assemble",
+    "grouped",
     "load_graph",
     "node_influence",
     "node_order",
     "node_table",
+    "propose",
     "prune_masks",
     "report",
     "save_graph",
     "strongest",
     "summary",
+    "supernodes_of",
+    "with_supernodes",
 ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, ERROR, FEATURE, MLP_PART
+
+if TYPE_CHECKING:
+    from jaxinterp.graphs.graph import Graph
 
 SHORT_PARTS = ("attn", "mlp", "resid")
 
@@ -39,6 +43,13 @@ def node_ids(nodes: np.ndarray, n_layers: int) -> list[str]:
         # Only targets that are no tokens (directions) can share a name.
         found.append(name if used[name] == 1 else f"{name}-{used[name]}")
     return found
+
+
+def graph_ids(graph: Graph) -> list[str]:
+    """The ids of a graph's nodes: those of the file that it was read from, if others wrote it."""
+    given = (graph.foreign or {}).get("nodes", {})
+    made = node_ids(graph.nodes, graph.n_layers)
+    return [given.get(str(i), {}).get("node_id", name) for i, name in enumerate(made)]
 
 
 def _node_id(kind: int, part: int, layer: int, position: int, index: int, n_layers: int) -> str:

@@ -68,7 +68,7 @@ class Flow:
         """
         stages = len(self.order.bounds) - 1
         if stages > _MANY:
-            found = np.array([start @ share, *(flow @ share for flow in self.steps(start))])
+            found = np.array([(flow * share).sum() for flow in (start, *self.steps(start))])
         else:
             sent = np.zeros((len(share), stages + 1))
             sent[:, 0] = share
@@ -79,7 +79,8 @@ class Flow:
                     size = np.abs(weights, dtype=np.float64)
                     passed = sparse.csr_array((size, sources, begins), shape=(len(part), n)) @ sent
                     sent[part, 1:] = passed[:, :-1] / self.divisor[part][:, None]
-            found = start @ sent
+            ends = np.flatnonzero(start)
+            found = (start[ends, None] * sent[ends]).sum(axis=0)
         return found[: int(np.flatnonzero(found)[-1]) + 1] if found.any() else found[:0]
 
     def _push(self, rows: np.ndarray, flow: np.ndarray, into: np.ndarray) -> None:

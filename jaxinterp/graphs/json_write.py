@@ -19,7 +19,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.graphs.build import rows_of
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.ids import SHORT_PARTS, cantor, node_ids, safe_name
+from jaxinterp.graphs.ids import SHORT_PARTS, cantor, graph_ids, safe_name
 from jaxinterp.graphs.kinds import (
     ATTENTION_PART,
     BIAS,
@@ -72,9 +72,7 @@ def write_json_graph(graph: Graph, path: str | PathLike[str]) -> None:
 def json_document(graph: Graph) -> dict[str, Any]:
     """The JSON document of a graph, as Python values."""
     foreign = graph.foreign or {}
-    ids = [
-        foreign.get("nodes", {}).get(str(i), {}).get("node_id", name) for i, name in enumerate(_ids(graph))
-    ]
+    ids = graph_ids(graph)
     if foreign.get("whole"):
         metadata = dict(foreign["metadata"])
         for key, value in (("prompt_tokens", list(graph.token_texts)), ("prompt", graph.prompt)):
@@ -97,10 +95,6 @@ def json_document(graph: Graph) -> dict[str, Any]:
         "links": _links(graph, foreign, ids),
     }
     return {**document, **plain(top, "document")}
-
-
-def _ids(graph: Graph) -> list[str]:
-    return node_ids(graph.nodes, graph.n_layers)
 
 
 def _metadata(graph: Graph) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _basic(flow: Flow, kinds: np.ndarray, weights: np.ndarray, sums: Sums, conve
     reached = flow.arrivals(weights, sums.tokens / flow.divisor)
     tokens = float(reached.sum())
     profile = np.cumsum(reached) * (replacement / tokens) if tokens > 0 else reached
-    length = float(np.arange(1, len(reached) + 1) @ reached) / tokens if tokens > 0 else 0.0
+    length = float((np.arange(1, len(reached) + 1) * reached).sum()) / tokens if tokens > 0 else 0.0
     return Scores(replacement, completeness, length, tuple(profile.tolist()))
 
 
@@ -174,12 +174,13 @@ def _two(
         divisor = np.where(stopped, np.inf, divisor)
     share = replace(flow, divisor=divisor).influence(weights) + weights
     handed = share / divisor
-    to_tokens, to_errors = float(handed @ sums.tokens), float(handed @ sums.errors)
+    # Sums, not products of vectors: those depend on the number of threads.
+    to_tokens, to_errors = float((handed * sums.tokens).sum()), float((handed * sums.errors).sum())
     roots = to_tokens + to_errors
     if convention == "paper":
-        total, missed = float(share[counted].sum()), float((handed * counted) @ sums.errors)
+        total, missed = float(share[counted].sum()), float((handed * sums.errors)[counted].sum())
     else:
-        total, missed = float(weights.sum() + handed @ sums.whole), to_errors
+        total, missed = float(weights.sum() + (handed * sums.whole).sum()), to_errors
     return to_tokens / roots if roots > 0 else 0.0, 1 - missed / total if total > 0 else 0.0
 
 

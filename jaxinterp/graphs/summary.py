@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.ids import node_ids
+from jaxinterp.graphs.ids import graph_ids
 from jaxinterp.graphs.influence import Flow
 from jaxinterp.graphs.kinds import (
     BIAS,
@@ -31,9 +31,7 @@ def summary(graph: Graph, *, targets: int = 3, features: int = 10, paths: int = 
     what flows back from it, along all paths) with their direct weights, and the ``paths`` strongest paths.
     """
     nodes = graph.nodes
-    ids = node_ids(nodes, graph.n_layers)
-    if graph.foreign and graph.foreign.get("whole"):
-        ids = [graph.foreign["nodes"][str(i)]["node_id"] for i in range(len(ids))]
+    ids = graph_ids(graph)
     flow = Flow.of(graph.csr, nodes["kind"] == TARGET, graph.convention)
     found = []
     for rank, target in enumerate(graph.targets.tolist()):

@@ -31,6 +31,7 @@ from jaxinterp.graphs.influence import node_influence, target_weights
 from jaxinterp.graphs.scores import pruned_scores, scores
 
 POSITIONS, TARGETS = 64, 10
+PARTS = {1: (1,), 2: (0, 1), 3: (0, 1, 2)}
 
 
 def node_records(n: int, layers: int, parts: int, rng: np.random.Generator) -> np.ndarray:
@@ -39,7 +40,7 @@ def node_records(n: int, layers: int, parts: int, rng: np.random.Generator) -> n
         (kind, part, layer, position, -1 if kind == ERROR else 0)
         for kind in (ERROR, BIAS)
         for layer in range(layers)
-        for part in range(3 - parts if parts < 3 else 0, 3)
+        for part in PARTS[parts]
         for position in range(POSITIONS)
     ]
     places += [(EMBEDDING, 1, -1, position, position) for position in range(POSITIONS)]
@@ -48,7 +49,7 @@ def node_records(n: int, layers: int, parts: int, rng: np.random.Generator) -> n
     nodes = node_table(n)
     nodes["kind"][:features] = FEATURE
     nodes["layer"][:features] = rng.integers(0, layers, features)
-    nodes["part"][:features] = 2 - rng.integers(0, parts, features)
+    nodes["part"][:features] = rng.choice(PARTS[parts], features)
     nodes["position"][:features] = rng.integers(0, POSITIONS, features)
     nodes["index"][:features] = rng.permutation(features)
     for name, column in zip(("kind", "part", "layer", "position", "index"), np.array(places).T, strict=True):
