@@ -97,7 +97,13 @@ class Walker:
             if x is not None:
                 step = steps.advance(self.operator, self.layers[layer], x, self.mesh)
             if enters.any():
-                entered = self._enter(layer, part, given, at, through, length)
+                # Vectors of zeros on devices whose block reads elsewhere.
+                own = (
+                    given
+                    if enters.all() and len(wave) == self.devices
+                    else given * self._stack([np.full((1, 1), one, self.dtype) for one in enters])
+                )
+                entered = self._enter(layer, part, own, at, through, length)
                 if step is None:
                     step = entered
                 else:

@@ -24,9 +24,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum
-from jaxinterp.models.norms import Line
 from jaxinterp.replacement.mlps import MlpLine
-from jaxinterp.replacement.operator import LayerSlice, ReplacementOperator, layer_apply, layer_slices
+from jaxinterp.replacement.layer import LayerSlice, layer_apply, shorten
+from jaxinterp.replacement.operator import ReplacementOperator, layer_slices
 
 FORWARD_ONLY = frozenset(
     f"{name}{suffix}"
@@ -63,12 +63,13 @@ def light(operator: ReplacementOperator) -> ReplacementOperator:
     if operator.mlps is not None:
         params |= {name: operator.params[name] for name in ("experts", "dense") if name in operator.params}
         mlps = MlpLine(jnp.zeros((), operator.dtype), jnp.zeros((), operator.dtype))
-    return dataclasses.replace(operator, params=params, frozen=None, parts=(), mlps=mlps, positions=None)
+    without: dict[str, Any] = {"frozen": None, "parts": (), "positions": None, "points": None}
+    return dataclasses.replace(operator, params=params, mlps=mlps, **without)
 
 
 def slices(operator: ReplacementOperator) -> list[LayerSlice]:
     """What each layer needs on the way back, without the weights that it does not."""
-    unused = FORWARD_ONLY if operator.mlps is not None else FORWARD_ONLY | OF_MLP
+    unused = (FORWARD_ONLY if not operator.live else frozenset()) | (OF_MLP if operator.mlps is None else frozenset())
     stacked = layer_slices(operator)
     weights = {name: value for name, value in stacked.weights.items() if name not in unused}
     stacked = stacked._replace(weights=weights)
@@ -95,27 +96,9 @@ def _over(mesh: Mesh, run: Callable[..., Any], split: Sequence[bool]) -> Callabl
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=cut, check_vma=False)
 
 
-def _short(operator: ReplacementOperator, layer: LayerSlice | None, length: int) -> tuple[Any, Any]:
-    """The operator and a layer for the first ``length`` positions, which see no later ones."""
-
-    def line(value: Line | None) -> Line | None:
-        return None if value is None else jax.tree.map(lambda x: x[:, :length], value)
-
-    operator = dataclasses.replace(operator, final=line(operator.final))
-    if layer is None:
-        return operator, None
-    frozen = layer.frozen
-    cut = frozen._replace(
-        pattern=frozen.pattern[:, :, :length, :length],
-        **{name: line(getattr(frozen, name)) for name in frozen._fields if name != "pattern"},
-    )
-    mlp = None if layer.mlp is None else jax.tree.map(lambda x: x[:, :length], layer.mlp)
-    return operator, layer._replace(frozen=cut, mlp=mlp)
-
-
 def _back(operator: ReplacementOperator, layer: LayerSlice, place: int | None, bar: Array) -> Step:
     """The transposed layer for the cotangents [T', C, D] of its output, or of what ``place`` reads in it."""
-    operator, layer = _short(operator, layer, bar.shape[0])
+    operator, layer = shorten(operator, layer, bar.shape[0])
     x = jax.ShapeDtypeStruct((bar.shape[0], operator.config.d_model), operator.dtype)
 
     def forward(x: Array, sources: Any) -> Any:
@@ -179,7 +162,7 @@ def enter_final(
     """
 
     def run(o: Any, vectors: Array, positions: Array) -> tuple[Array, Array]:
-        o, _ = _short(o, None, length)
+        o, _ = shorten(o, None, length)
         x = jax.ShapeDtypeStruct((length, o.config.d_model), o.dtype)
         factor = jax.ShapeDtypeStruct((length,), o.dtype)
         back = jax.linear_transpose(o.end, x, factor)
@@ -217,7 +200,8 @@ def contract_more(gradient: Array, rows: Array, so_far: Array, mesh: Mesh) -> Ar
 
 
 def _contracted(gradient: Array, rows: Array) -> Array:
-    return einsum("tcd,tkd->tck", gradient, rows[: gradient.shape[0]])
+    # Behind a barrier, because a product that is added to something may be summed in another order.
+    return jax.lax.optimization_barrier(einsum("tcd,tkd->tck", gradient, rows[: gradient.shape[0]]))
 
 
 @partial(jax.jit, static_argnames=("mesh",))
@@ -238,7 +222,7 @@ def turn_more(gradient: Array, pages: Array, positions: Array, so_far: Array, me
 
 def _turned(gradient: Array, pages: Array, positions: Array) -> Array:
     own = jnp.take(gradient, positions, axis=0, mode="clip")
-    return einsum("pcd,pkd->pck", own, pages)
+    return jax.lax.optimization_barrier(einsum("pcd,pkd->pck", own, pages))
 
 
 @partial(jax.jit, static_argnames=("mesh",))

@@ -56,7 +56,7 @@ def _digest(leaves: Iterable[tuple[str, str, tuple[int, ...], Iterable[np.ndarra
     for path, dtype, shape, parts in leaves:
         total.update(f"{path} {dtype} {shape}\n".encode())
         for part in parts:
-            total.update(np.ascontiguousarray(part).tobytes())
+            total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
     return total.hexdigest()
 
 
@@ -74,9 +74,32 @@ def digest_leaves(
 def digest_with_config(config: Any, tree: Tree) -> str:
     """sha256 of a config (a dataclass with ``to_dict``) and of a tree of arrays.
 
-    Fields at their default values do not count, so that a field added later leaves old digests as they are.
+    Fields at their default values do not count, so that a field added later leaves old digests as they are. Of arrays
+    that do not change (those of JAX) the digest is kept as long as they live: reading them all takes longer than a graph.
     """
-    return _with_config(config, digest(tree))
+    return _with_config(config, _digest_once(tree))
+
+
+_KNOWN: dict[tuple[Any, ...], tuple[list[Any], str]] = {}
+
+
+def _digest_once(tree: Tree) -> str:
+    import weakref
+
+    import jax
+
+    leaves, structure = jax.tree.flatten(tree)
+    if not leaves or not all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return digest(tree)
+    key = (structure, *(id(leaf) for leaf in leaves))
+    kept = _KNOWN.get(key)
+    if kept is not None and all(ref() is leaf for ref, leaf in zip(kept[0], leaves, strict=True)):
+        return kept[1]
+    for old in [old for old, (refs, _) in _KNOWN.items() if any(ref() is None for ref in refs)]:
+        del _KNOWN[old]
+    found = digest(tree)
+    _KNOWN[key] = [weakref.ref(leaf) for leaf in leaves], found
+    return found
 
 
 def _with_config(config: Any, of_tree: str) -> str:
