@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxinterp.attribution.readings import Junction
+from jaxinterp.attribution.readings import PARTS, Junction
 from jaxinterp.attribution.wanted import SORTS, Completion, Salient, Target, Token
-from jaxinterp.attribution.wanted_checks import Place, checked, identity, known, name_of
+from jaxinterp.attribution.wanted_checks import Place, checked, identity, known, name_of, parts_of
 from jaxinterp.attribution.wanted_plain import to_plain
 from jaxinterp.core.errors import InputError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.generation import check_tokens
+from jaxinterp.replacement.parts import site_width
 
 
 class Prepared(NamedTuple):
@@ -29,12 +30,14 @@ class Prepared(NamedTuple):
         inside the model and the ``part`` of a feature are names in `PARTS`.
       plain: the record for the graph; None for the salient next tokens.
       text: a token as a person reads it.
+      width: of the widest site that is read, at least that of the residual stream.
     """
 
     ids: np.ndarray
     items: tuple[Target, ...]
     plain: list[Any] | None
     text: Callable[[int], str]
+    width: int
 
 
 def prepare(
@@ -58,7 +61,7 @@ def prepare(
     """
     text = getattr(tokenizer, "text", str)
     if wanted is None:
-        return Prepared(ids, (Salient(len(ids) - 1),), None, text)
+        return Prepared(ids, (Salient(len(ids) - 1),), None, text, config.d_model)
     asked = _list(wanted)
     completions = [item for item in asked if isinstance(item, Completion)]
     if len(completions) > 1:
@@ -83,7 +86,10 @@ def prepare(
         if (key := identity(one)) in seen:
             raise InputError(f"{name_of(one, text)} was given twice")
         seen.add(key)
-    return Prepared(extended, tuple(items), [to_plain(item) for item in items], text)
+    read = {part for item in items for part in parts_of(item)}
+    widths = [site_width(config, j.read_site) for j in junctions if PARTS[j.part] in read]
+    width = max([config.d_model, *widths])
+    return Prepared(extended, tuple(items), [to_plain(item) for item in items], text, width)
 
 
 def _list(wanted: Any) -> list[Any]:

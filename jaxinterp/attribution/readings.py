@@ -49,7 +49,9 @@ class Readings(NamedTuple):
       feature: [C'] feature of that layer and part, whose encoder row and bias the tracer looks up; -1 where
         ``vectors`` says what is read.
       head: [C'] -1.
-      vectors: [C', D] in the coordinates of the read site; zero where ``feature`` is not negative.
+      vectors: [C', D] in the coordinates of the read site; zero where ``feature`` is not negative. D is the width of
+        the widest site that is read (heads side by side, ``attn_z``, may be wider than the residual stream), with
+        zeros behind what is narrower.
     """
 
     layer: np.ndarray
@@ -126,6 +128,6 @@ def values(
     for i, (layer, part, position) in enumerate(
         zip(readings.layer.tolist(), readings.part.tolist(), readings.position.tolist(), strict=True)
     ):
-        place = final_norm[position] if part == FINAL else read[part][layer, position]
-        found[i] += readings.vectors[i].astype(np.float64) @ np.asarray(place, np.float64)
+        place = np.asarray(final_norm[position] if part == FINAL else read[part][layer, position], np.float64)
+        found[i] += readings.vectors[i, : len(place)].astype(np.float64) @ place
     return found

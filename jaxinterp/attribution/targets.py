@@ -70,7 +70,7 @@ def resolve(
         for item, p in zip(items, position.tolist(), strict=True)
     )
     weights = np.asarray([_weight(item, len(items), probabilities) for item in items], np.float64)
-    readings = _stacked(found, columns.vectors.dtype, config.d_model)
+    readings = _stacked(found, columns.vectors.dtype, prepared.width)
     return reads.Targets(readings, combine, labels, weights, layer, part, position, index, prepared.plain)
 
 
@@ -208,7 +208,7 @@ def _stacked(found: Sequence[_Reading], dtype: Any, width: int) -> reads.Reading
     vectors = np.zeros((len(found), width), dtype)
     for i, reading in enumerate(found):
         if reading.vector is not None:
-            vectors[i] = reading.vector.astype(dtype)
+            vectors[i, : len(reading.vector)] = reading.vector.astype(dtype)
     layer, part, position, feature = (
         np.asarray(column, np.int32) for column in zip(*(one[:4] for one in found), strict=True)
     )

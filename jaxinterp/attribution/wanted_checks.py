@@ -26,6 +26,7 @@ from jaxinterp.attribution.wanted import (
 from jaxinterp.attribution.wanted_plain import to_plain
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.replacement.parts import site_width
 
 
 class Place(NamedTuple):
@@ -67,6 +68,15 @@ def identity(item: Target) -> Any:
         return ("token", item.token, item.position)
     assert isinstance(item, Salient)
     return ("salient", item.position)
+
+
+def parts_of(item: Target) -> set[str]:
+    """Names of the parts that a checked target reads, besides the final norm."""
+    if isinstance(item, Supernode):
+        return {str(member.part) for member in item.members}
+    if isinstance(item, Feature):
+        return {str(item.part)}
+    return {item.site} if isinstance(item, Direction) and item.site else set()
 
 
 def name_of(item: Target, text: Callable[[int], str]) -> str:
@@ -173,9 +183,7 @@ def known(token: int, config: ModelConfig) -> int:
 
 
 def _direction(item: Direction, place: Place) -> Direction:
-    vector, width = np.asarray(item.vector), place.config.d_model
-    if vector.shape != (width,):
-        raise InputError(f"the direction {item.label!r} has shape {vector.shape}, expected ({width},)")
+    vector = np.asarray(item.vector)
     if vector.dtype.kind in "OUSbcM" or not np.isfinite(vector.astype(np.float64)).all():
         raise InputError(f"the direction {item.label!r} has entries that are not finite numbers")
     if not vector.any():
@@ -184,6 +192,7 @@ def _direction(item: Direction, place: Place) -> Direction:
     if item.layer is None or (item.layer == n_layers and item.site is None):
         if item.site not in (None, "final_norm"):
             raise InputError(f"the direction {item.label!r} has a site, {item.site!r}, and no layer")
+        _check_width(item, "final_norm", place.config)
         return dataclasses.replace(item, vector=vector, layer=None, site=None)
     if not 0 <= item.layer < n_layers:
         raise InputError(
@@ -206,7 +215,14 @@ def _direction(item: Direction, place: Place) -> Direction:
     if len(here) > 1:
         few = " or ".join(repr(PARTS[j.part]) for j in here)
         raise InputError(f"the direction {item.label!r}: name its site at layer {item.layer}, {few}")
+    _check_width(item, here[0].read_site, place.config)
     return dataclasses.replace(item, vector=vector, site=PARTS[here[0].part])
+
+
+def _check_width(item: Direction, site: str, config: ModelConfig) -> None:
+    shape, width = np.shape(item.vector), site_width(config, site)
+    if shape != (width,):
+        raise InputError(f"the direction {item.label!r} has shape {shape}, expected ({width},)")
 
 
 def _feature(item: Feature, place: Place) -> Feature:

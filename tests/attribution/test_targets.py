@@ -427,3 +427,21 @@ def test_one_prompt_or_several() -> None:
     assert each(["a", "c"], fails) == ["aa", "cc"]
     with pytest.raises(InputError, match="prompt 2 of 3: no such word"):
         each(["a", "b", "c"], fails)
+
+
+def test_sites_wider_than_the_residual_stream() -> None:
+    """Heads side by side are wider; what is read elsewhere stands before zeros."""
+    wide = tiny_model("latent")  # 4 heads of 5
+    heads = (Junction(0, "attn_z", range(3), 5), Junction(1, "mlp_in", range(3), 12))
+    both = [4, Direction(np.arange(1.0, 21), "heads", 2, 1, "attention")]
+    found = made(wide, both, junctions=heads)
+    assert found.readings.vectors.shape == (2, 20)
+    assert not found.readings.vectors[0, 16:].any() and found.readings.vectors[1, 19] == 20
+    rng = np.random.default_rng(1)
+    final, read = rng.normal(size=(6, 16)), rng.normal(size=(3, 6, 20))
+    value = values(found.readings, final, {0: read})
+    assert value[0] == pytest.approx(found.readings.vectors[0, :16].astype(np.float64) @ final[5])
+    assert value[1] == pytest.approx(read[1, 2] @ np.arange(1.0, 21))
+    assert made(wide, [4], junctions=heads).readings.vectors.shape == (1, 16)
+    with pytest.raises(InputError, match=r"shape \(16,\), expected \(20,\)"):
+        made(wide, [Direction(np.ones(16), "z", 2, 1, "attention")], junctions=heads)
