@@ -8,11 +8,10 @@ otherwise; then the order is found by taking away, again and again, the nodes al
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import Csr
@@ -119,24 +118,24 @@ def _search(csr: Csr, ends: np.ndarray) -> Order:
         np.subtract.at(missing, used, 1)
         front = np.unique(used[missing[used] == 0])
     if bounds[-1] < len(numbers):
-        _name_cycle(among, numbers)
+        _refuse_cycle(among, missing > 0, numbers)
     return Order(np.concatenate([np.zeros(0, np.int64), *placed]), np.array(bounds))
 
 
-def _name_cycle(rows: sparse.csr_array, numbers: np.ndarray) -> None:
-    """Raise InputError naming a cycle among the rows, which has one; numbers are those of the nodes."""
-    loops = np.flatnonzero(rows.diagonal())
-    if loops.size:
-        raise InputError(f"the graph has a cycle: node {numbers[loops[0]]} is its own source")
-    _, label = csgraph.connected_components(rows, directed=True, connection="strong")
-    inside = label == int(np.flatnonzero(np.bincount(label) > 1)[0])
-    walk = [int(np.flatnonzero(inside)[0])]
+def _refuse_cycle(rows: sparse.csr_array, unplaced: np.ndarray, numbers: np.ndarray) -> NoReturn:
+    """Raise InputError naming a cycle: every unplaced row has an unplaced source, so a walk along them returns."""
+    walk = [int(np.flatnonzero(unplaced)[0])]
+    place = {walk[0]: 0}
     while True:
-        row = rows.indices[rows.indptr[walk[-1]] : rows.indptr[walk[-1] + 1]]
-        after = int(row[inside[row]][0])
-        if after in walk:
-            names = " <- ".join(str(numbers[i]) for i in [*walk[walk.index(after) :], after])
+        sources = rows.indices[rows.indptr[walk[-1]] : rows.indptr[walk[-1] + 1]]
+        after = int(sources[unplaced[sources]][0])
+        if after in place:
+            cycle = [str(numbers[i]) for i in [*walk[place[after] :], after]]
+            if len(cycle) == 2:
+                raise InputError(f"the graph has a cycle: node {cycle[0]} is its own source")
+            names = " <- ".join(cycle if len(cycle) < 12 else [*cycle[:8], "...", *cycle[-2:]])
             raise InputError(
                 f"the graph has a cycle, so influence has no end: nodes {names} (target <- source)"
             )
+        place[after] = len(walk)
         walk.append(after)

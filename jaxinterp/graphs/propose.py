@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.cluster import hierarchy
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
@@ -151,6 +150,8 @@ def _compared(graph: Graph, features: Sequence[int] | None, most: int) -> np.nda
 
 def _clusters(alike: np.ndarray, at_least: float) -> list[np.ndarray]:
     """Groups of two or more, each the places of its members, all pairs alike by ``at_least``."""
+    from scipy.cluster import hierarchy  # takes longer to import than all of this room
+
     if len(alike) < 2:
         return []
     distance = (1 - alike)[np.triu_indices(len(alike), 1)]

@@ -41,6 +41,22 @@ def test_the_result_does_not_depend_on_how_blocks_are_cut(seed, across, down, dt
     np.testing.assert_array_equal(rebuilt, dense)
 
 
+@pytest.mark.parametrize("rows_in_order", [True, False])
+def test_edges_that_fill_many_segments_of_memory(monkeypatch, rows_in_order):
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((40, 40)) < 0.5, rng.normal(size=(40, 40)), 0).astype(np.float32)
+    whole = EdgeBuilder(40)
+    whole.add(np.arange(40), np.arange(40), dense)
+    monkeypatch.setattr("jaxinterp.graphs.build.SEGMENT", 100)
+    pieces = EdgeBuilder(40)
+    for low in np.arange(0, 40, 3) if rows_in_order else rng.permutation(np.arange(0, 40, 3)):
+        targets = np.arange(low, min(low + 3, 40))
+        for sources in (np.arange(25, 40), np.arange(25)):  # the later sources first
+            pieces.add(targets, sources, dense[np.ix_(targets, sources)])
+    for a, b in zip(whole.finish(), pieces.finish(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_zeros_and_padding_are_no_edges():
     builder = EdgeBuilder(3)
     builder.add([2, -1], [0, 1, -1], [[1.0, 0.0, 5.0], [7.0, 8.0, 9.0]])

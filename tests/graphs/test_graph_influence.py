@@ -135,6 +135,16 @@ def test_a_long_chain_is_no_cycle(shuffled):
     assert basic(csr, kinds, start, "paper").path_length == n - 1
 
 
+def test_a_long_cycle_is_named_in_one_line():
+    n = 3000
+    builder = EdgeBuilder(n)
+    for i in range(n):
+        builder.add([i], [(i + 1) % n], [[1.0]])
+    with pytest.raises(InputError, match=r"cycle.*nodes \d+ <- .* <- \.\.\. <- ") as caught:
+        node_influence(builder.finish(), np.eye(n)[0])
+    assert len(str(caught.value)) < 200
+
+
 def test_a_cycle_that_leads_to_no_target_does_no_harm():
     dense = np.zeros((5, 5))
     dense[0, 1] = dense[1, 0] = dense[1, 2] = dense[3, 2] = dense[4, 3] = 1.0
