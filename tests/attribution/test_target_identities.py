@@ -30,8 +30,11 @@ from jaxinterp.graphs import FEATURE, TARGET, Graph, load_graph
 from jaxinterp.models import Edit, Model, forward
 from jaxinterp.models.block import Reads
 from jaxinterp.models.decoder import MlpSwap, unembedding
+from jaxinterp.replacement import places
 from tests.attribution.cases import TOKENS, random_dictionary
 from tests.graphs.graph_examples import dense_matrix
+from tests.replacement.combinations import COMBINATIONS
+from tests.replacement.combinations import dictionary as part_dictionary
 from tests.support import tiny_model
 
 TOLERANCE = 1e-10
@@ -242,3 +245,40 @@ def test_two_prompts_and_their_contrast(case: Case) -> None:
     for row in range(len(found)):
         assert abs(found.remainder(row)) < TOLERANCE
     assert len(found.only("a")) and len(found.only("b"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["three", *(pytest.param(one, marks=pytest.mark.slow) for one in ("complete-some", "residual-mid"))],
+)
+def test_features_and_directions_of_every_part(name: str) -> None:
+    """Attention, MLP and residual stream, active or not, against what dictionaries say of the model's own sites."""
+    specs, mlp, family = COMBINATIONS[name]
+    model = tiny_model(family, dtype="float64")
+    found = [part_dictionary(model, spec, i) for i, spec in enumerate(specs)]
+    tokens = jnp.asarray(TOKENS)[None]
+    _, clean = forward(model.params, model.config, tokens, sites=sorted({d.config.read_site for d in found}))
+    targets: list[Any] = []
+    values: list[float] = []
+    for place in places(found, model.config, mlp):
+        if place.dictionary is None:
+            continue
+        d = found[place.dictionary]
+        read = getattr(clean, d.config.read_site)[np.asarray(place.layers)]
+        h = np.asarray(kind_of(d.config).pre_activations(d.params, d.config, read))[:, 0]
+        own = len(place.layers) - 1
+        for index in (int(h[own, 3].argmax()), int(h[own, 3].argmin())):
+            targets.append(Feature(place.layers[own], index, 3, place.junction))
+            values.append(h[own, 3, index])
+        if kind_of(d.config).sequences:
+            continue
+        probe = np.linspace(-1, 1, read.shape[-1])
+        targets.append(Direction(probe, place.junction, 2, place.layers[own], place.junction))
+        values.append(float(read[own, 0, 2] @ probe))
+    features = [t for t in targets if isinstance(t, Feature)]
+    targets.append(Supernode("all", features, [float(i + 1) for i in range(len(features))]))
+    at = [v for t, v in zip(targets, values, strict=False) if isinstance(t, Feature)]
+    values.append(float(np.arange(1, len(at) + 1) @ np.asarray(at)))
+    graph = trace(model, found, TOKENS, targets=[3, *targets], mlp=mlp)
+    assert np.abs(graph.nodes["value"][graph.targets][1:] - values).max() < TOLERANCE * np.abs(values).max()
+    assert graph.checks().ok, str(graph.checks())
