@@ -73,7 +73,8 @@ class OperandPlots:
 
 def operand_plots(
     model: Model, dictionary: AnyDictionary, template: str, first: Numbers, second: Numbers, *,
-    position: int = -1, pre_activations: Mapping[int, Sequence[int]] | None = None, batch: int = 64,
+    position: int = -1, write: Callable[[int], str] = str,
+    pre_activations: Mapping[int, Sequence[int]] | None = None, batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> OperandPlots:  # fmt: skip
     """Run a model on every pair of operands.
@@ -84,6 +85,7 @@ def operand_plots(
       template: text with ``{a}`` and ``{b}`` in it, as in "calc: {a}+{b}=".
       first, second: values of a and b.
       position: which token, from the end: -1 is the last.
+      write: how a number is written, for tokenizers that want it otherwise (`digits_apart`).
       pre_activations: layer → features whose pre-activations are kept, for `operand_shapes.parallelogram`.
       batch: prompts at a time.
       progress: called with (prompts done, prompts in all).
@@ -93,7 +95,7 @@ def operand_plots(
         prompt, or a prompt longer than the context.
     """
     require_ours(model)
-    tokens, last = _prompts(model, template, first, second, position)
+    tokens, last = _prompts(model, template, first, second, position, write)
     config = dictionary.config
     encoders = [LayerEncoder(dictionary, layer) for layer in range(config.n_layers)]
     wanted = {int(n): np.asarray(ids, np.int64) for n, ids in (pre_activations or {}).items()}
@@ -160,7 +162,7 @@ def _at(values: Array, at: Array) -> Array:
 
 
 def _prompts(
-    model: Model, template: str, first: Numbers, second: Numbers, position: int
+    model: Model, template: str, first: Numbers, second: Numbers, position: int, write: Callable[[int], str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids [A B, T], padded on the right, and the position of each prompt that is read."""
     if model.tokenizer is None:
@@ -175,7 +177,9 @@ def _prompts(
         )
     if position >= 0:
         raise InputError(f"position {position}: positions are counted from the end, -1 is the last token")
-    rows = [model.tokenizer.encode(_fill(template, a, b)) for a in first for b in second]
+    rows = [
+        model.tokenizer.encode(_fill(template, write(int(a)), write(int(b)))) for a in first for b in second
+    ]
     lengths = np.array([len(row) for row in rows])
     if lengths.min() + position < 0:
         raise InputError(f"position {position} is outside the shortest prompt, of {lengths.min()} tokens")
@@ -187,17 +191,28 @@ def _prompts(
     return tokens, lengths + position
 
 
-def _fill(template: str, a: int, b: int) -> str:
-    return template.replace("{a}", str(a)).replace("{b}", str(b))
+def _fill(template: str, a: str, b: str) -> str:
+    return template.replace("{a}", a).replace("{b}", b)
 
 
-def number_tokens(model: Model, template: str, numbers: Numbers, a: int = 1, b: int = 1) -> np.ndarray:
-    """The first token of each number as it stands after the prompt: [n]. Numbers of several tokens may share theirs."""
-    prompt = _fill(template, a, b)
+def digits_apart(number: int) -> str:
+    """The digits with blanks between them, for tokenizers that know single digits alone."""
+    return " ".join(str(number))
+
+
+def number_tokens(
+    model: Model, template: str, numbers: Numbers, *, write: Callable[[int], str] = str, between: str = ""
+) -> np.ndarray:
+    """The first token of each number as it stands after the prompt: [n]. Numbers of several tokens may share theirs.
+
+    Args:
+      write: see `operand_plots`. between: what stands between prompt and number.
+    """
+    prompt = _fill(template, write(1), write(1))
     before = model.tokenizer.encode(prompt)
     found = []
     for number in numbers:
-        after = model.tokenizer.encode(f"{prompt}{number}")
+        after = model.tokenizer.encode(f"{prompt}{between}{write(int(number))}")
         same = next((i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), len(before))
         if same >= len(after):
             raise InputError(f"the number {number} adds no token to {prompt!r}")

@@ -130,8 +130,10 @@ def read_at_end(model: Model, rows: Array, factors: Factors) -> Read:
 def through_head(model: Model, what: Read, layer: int, head: int, factors: Factors) -> Read:
     """What is read through a head: vectors before its layer, for an attention of one between the two tokens.
 
+    `nowhere` where the head writes after that is read.
+
     Raises:
-      InputError: no such head, or one that comes after what is read.
+      InputError: no such head.
     """
     config, w = model.config, model.params["layers"]
     if not (0 <= layer < config.n_layers and 0 <= head < config.n_heads):
@@ -139,14 +141,13 @@ def through_head(model: Model, what: Read, layer: int, head: int, factors: Facto
             f"no head {head} in layer {layer}: the model has layers 0 to {config.n_layers - 1} with heads 0 to "
             f"{config.n_heads - 1}"
         )
-    rows, site = what.vectors, "attn_out"
-    if what.branch is None:
-        if what.order < when_written("attn_out", layer):
-            raise InputError(f"head {head} of layer {layer} writes after the target reads")
-    else:
+    rows, site, own = what.vectors, "attn_out", layer
+    if what.branch is not None:
         site, own = what.branch
-        if own != layer:
-            raise InputError(f"the target reads {site} of layer {own}: only heads of that layer write it")
+    elif what.order < when_written("attn_out", layer):
+        own = -1
+    if own != layer:
+        return nowhere(rows)
     if site == "attn_out" and config.post_norms:
         rows = _back(rows, model, "attn_post", layer, factors, gain=True)
     if site == "attn_z":
@@ -157,6 +158,11 @@ def through_head(model: Model, what: Read, layer: int, head: int, factors: Facto
     if config.pre_norms:
         rows = _back(rows, model, "attn", layer, factors, gain=True)
     return Read(rows, when_read("attn_in", layer, config))
+
+
+def nowhere(rows: Array) -> Read:
+    """What sees nothing: there is no path."""
+    return Read(jnp.zeros_like(rows), -1)
 
 
 def mean_factors(model: Model, batches: Iterable[Any]) -> Factors:

@@ -98,8 +98,8 @@ def token_source(model: Model) -> Side:
     table = model.params["embed"]["tokens"]
 
     def vectors(layer: int, ids: Ids, order: int) -> Array | None:
-        del layer, order  # there from the beginning
-        return wide(table[ids]) * model.config.embed_scale
+        del layer
+        return None if order < 0 else wide(table[ids]) * model.config.embed_scale
 
     return Side("the embedding", 1, model.config.vocab_size, vectors)
 
@@ -125,7 +125,7 @@ def through_skip(
         raise InputError(f"no dictionary with a skip in layer {layer} is at either end of these weights")
     at = model_layers(model, dictionary)[layer]
     if what.order < paths.when_written(config.write_site, at):
-        raise InputError(f"the skip of layer {layer} writes after the target reads")
+        return paths.nowhere(what.vectors)
     skip = dictionary.pieces.layer(layer)["W_skip"] if isinstance(dictionary, LazyDictionary) else (
         dictionary.params["W_skip"][layer]
     )  # fmt: skip

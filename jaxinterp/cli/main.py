@@ -18,6 +18,8 @@ VERBS = {
     "collect": "run a model over text and store activations",
     "train": "train a dictionary or a small language model from a config",
     "evaluate": "measure a dictionary on held-out text, or compare two",
+    "weights": "what features read and write on any prompt: global weights",
+    "operands": "which features follow two numbers of a prompt, and how",
     "convert": "write a model or a dictionary in another form",
     "aot": "compile a model for a TPU slice that is not here: does it fit?",
     "info": "say what a file is: model, dictionary of any format, or graph",

@@ -143,6 +143,10 @@ def test_attention_side() -> None:
     value = np.asarray(w["v"][1][:, 2 // model.config.group_size]) @ np.asarray(w["o"][1][2])
     wanted = np.asarray(plt.params["W_dec"][0]) * gain @ value @ np.asarray(sae.params["W_enc"][1]).T
     np.testing.assert_allclose(through, wanted, rtol=2e-5, atol=1e-6)
+    # A head that writes after the target reads, or of another layer than it reads, is no way to it.
+    for target, head in ((plt, 2), (sae, 0), (sae, 2)):
+        assert not np.any(virtual_weights(model, plt, target, through=[(head, 0)]).block(0, 1))
+        assert not np.any(virtual_weights(model, "tokens", target, through=[(head, 0)]).block(0, 1))
     lorsa = attention_as_lorsa(model)
     assert np.any(virtual_weights(model, lorsa, plt).block(0, 0))
     into = np.asarray(virtual_weights(model, plt, lorsa).block(0, 1))
@@ -274,7 +278,6 @@ def test_bad_input(tmp_path: Path) -> None:
         ("tokens read nothing", lambda: virtual_weights(model, "tokens")),
         ("no head 4 in layer 1", lambda: virtual_weights(model, dictionary, through=[(1, 4)]).block(0, 2)),
         ("no dictionary with a skip", lambda: virtual_weights(model, dictionary, through=[(1, "skip")]).block(0, 2)),
-        ("writes after the target reads", lambda: virtual_weights(model, dictionary, through=[(2, 0)]).block(0, 1)),
         ("has no layer 3", lambda: strongest(weights, "source", 3)),
         ("0 to 11 in a layer, not 0 to 12", lambda: strongest(weights, "source", 0, np.array([0, 12]))),
         ("expected source or target", lambda: strongest(weights, "both", 0)),
