@@ -2,7 +2,7 @@
 
 from jaxinterp.attribution.contrast import Contrast, contrast, load_contrast
 from jaxinterp.attribution.reproduce import Comparison, reproduce
-from jaxinterp.attribution.search import active_only, activity, overlap
+from jaxinterp.attribution.search import active_only, activity, as_target, overlap
 from jaxinterp.attribution.tracing import trace
 from jaxinterp.attribution.wanted import (
     Completion,
@@ -26,6 +26,7 @@ __all__ = [
     "Token",
     "active_only",
     "activity",
+    "as_target",
     "contrast",
     "load_contrast",
     "overlap",

@@ -1,4 +1,4 @@
-"""Which features tell prompts apart: features active on some prompts and not on others.
+"""Which features tell prompts apart: features active on some prompts and not on others, and features as targets.
 
 The features of a graph are those that it has: all active ones, unless it was capped or pruned.
 """
@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxinterp.attribution.wanted import Feature, Supernode
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.kinds import FEATURE
+from jaxinterp.graphs.kinds import FEATURE, PART_NAMES
 
 
 class Activity(NamedTuple):
@@ -109,6 +110,23 @@ def overlap(a: Graph, b: Graph, positions: Sequence[int] | None = None) -> np.nd
     both = np.bincount(found.layer[active.all(axis=0)], minlength=a.n_layers)
     either = np.bincount(found.layer[active.any(axis=0)], minlength=a.n_layers)
     return np.divide(both, either, out=np.full(a.n_layers, np.nan), where=either > 0)
+
+
+def as_target(graph: Graph, name: str, nodes: Sequence[int]) -> Supernode:
+    """Feature nodes of a graph, such as the ``members`` of a `graphs.Supernode`, as a target for another trace.
+
+    Raises:
+      InputError: a number that is no feature node of the graph.
+    """
+    members = []
+    for number in nodes:
+        if not 0 <= number < len(graph) or graph.nodes["kind"][number] != FEATURE:
+            raise InputError(f"{name}: node {number} is no feature of the graph")
+        node = graph.nodes[number]
+        members.append(
+            Feature(int(node["layer"]), int(node["index"]), int(node["position"]), PART_NAMES[node["part"]])
+        )
+    return Supernode(name, tuple(members))
 
 
 def _inside(positions: Sequence[int], length: int) -> list[int]:

@@ -29,7 +29,8 @@ from jaxinterp.core.errors import InputError, near
 _PLACE = re.compile(r"(?P<what>.*?)@(?P<positions>-?\d+(,-?\d+)*)\s*", re.DOTALL)
 _FEATURE = re.compile(r"(?:(?P<part>[a-z]+)/)?(?P<layer>\d+)/(?P<index>\d+)")
 _DIRECTION = re.compile(r"(?:(?P<site>[a-z_]+)/)?(?P<layer>\d+)/(?P<file>.+)")
-_SIGN = re.compile(r"""\s+([-+])\s+(?=(?:[^"]|"(?:[^"\\]|\\.)*")*$)""")
+_SIGN = re.compile(r"\s+([-+])\s+")
+_QUOTED = re.compile(r'\s*"(?:[^"\\]|\\.)*"(?=\s+[-+]\s|\s*$)', re.DOTALL)
 PREFIXES = ("feature", "supernode", "direction", "salient")
 _MOST = 18  # digits of a number
 
@@ -63,17 +64,29 @@ def parse_target(text: str) -> Any:
     what, positions = _placed(text)
     if not what.strip():  # a token that looks like a position
         what, positions = text, -1
-    pieces = _SIGN.split(what)
-    if len(pieces) == 1:
+    operands = _operands(what)
+    if len(operands) == 1:
         return Token(_token(what), positions) if positions != -1 else _token(what)
     sides: dict[str, list[Any]] = {"+": [], "-": []}
-    for sign, piece in zip(["+", *pieces[1::2]], pieces[::2], strict=True):
+    for sign, piece in operands:
         if not piece.strip():
             raise InputError(
                 f"the target {text!r} has no token before or after a sign: put it in double quotes"
             )
         sides[sign].append(_token(piece.strip()))
     return Difference(tuple(sides["+"]), tuple(sides["-"]), positions)
+
+
+def _operands(text: str) -> list[tuple[str, str]]:
+    """(sign, text) of what signs between blanks separate; signs in double quotes are part of a token."""
+    found, sign, at = [], "+", 0
+    while True:
+        quoted = _QUOTED.match(text, at)
+        following = _SIGN.search(text, quoted.end() if quoted else at)
+        found.append((sign, text[at : following.start() if following else len(text)]))
+        if following is None:
+            return found
+        sign, at = following[1], following.end()
 
 
 def _prefixed(prefix: str, rest: str, text: str) -> Any:

@@ -33,7 +33,7 @@ def to_plain(target: Any) -> Any:
     for field in dataclasses.fields(target):
         value = getattr(target, field.name)
         if field.name == "vector":
-            value = np.asarray(value)
+            value = np.asarray(value).astype(np.float64)
         elif value == field.default:
             continue
         out[field.name] = _plain(value)

@@ -99,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
     prompts = _prompts(options)
     if options.contrast and len(prompts) != 2:
         raise InputError(f"--contrast compares two prompts, {len(prompts)} given")
+    if options.contrast and not options.target and options.completion is None:
+        raise InputError("--contrast compares the same targets of both prompts: give --target")
     outs = _outs(options.out, len(prompts), bool(options.contrast))
     targets = _targets(options)
     model, dictionary = shared.load(options)

@@ -12,7 +12,7 @@ import pytest
 from jaxinterp.attribution.align import align_positions
 from jaxinterp.attribution.contrast import Contrast, contrast, load_contrast
 from jaxinterp.attribution.differences import differences
-from jaxinterp.attribution.search import active_only, activity, overlap
+from jaxinterp.attribution.search import active_only, activity, as_target, overlap
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import EMBEDDING, FEATURE, TARGET, EdgeBuilder, Graph, assemble
 from tests.graphs.graph_examples import dense_matrix, random_graph
@@ -212,6 +212,24 @@ def test_features_that_tell_prompts_apart(pair: tuple[Graph, Graph]) -> None:
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_nodes_as_a_target() -> None:
+    graph = random_graph(1, parts=(0, 1))
+    nodes = graph.nodes
+    found = as_target(graph, "both", (0, 40))
+    assert [(m.layer, m.index, m.position, m.part) for m in found.members] == [
+        (
+            int(nodes["layer"][i]),
+            int(nodes["index"][i]),
+            int(nodes["position"][i]),
+            ("attention", "mlp")[nodes["part"][i]],
+        )
+        for i in (0, 40)
+    ]
+    for number in (int(graph.targets[0]), -1, len(graph)):
+        with pytest.raises(InputError, match=f"node {number} is no feature"):
+            as_target(graph, "x", [number])
 
 
 def test_activity_takes_the_strongest_position() -> None:

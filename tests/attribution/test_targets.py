@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxinterp.attribution.prepare import Prepared, prepare
 from jaxinterp.attribution.prompts import each, several
@@ -122,6 +124,16 @@ def probabilities(position: int) -> np.ndarray:
 )
 def test_the_grammar(text: str, target: Any) -> None:
     assert parse_target(text) == target
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet=st.sampled_from('ab"\\ -+@:/1\n') | st.characters(codec="utf-8")), st.integers(-9, 9))
+def test_texts_in_double_quotes_are_taken_as_they_are(text: str, position: int) -> None:
+    quoted = json.dumps(text, ensure_ascii=False)
+    assert parse_target(quoted) == text
+    if position != -1:
+        assert parse_target(f"{quoted}@{position}") == Token(text, position)
+    assert parse_target(f"{quoted} - 7 + {quoted}") == Difference((text, text), (7,))
 
 
 @pytest.mark.parametrize(

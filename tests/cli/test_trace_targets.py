@@ -90,6 +90,7 @@ def test_two_prompts_and_their_contrast(
     ("options", "message"),
     [
         (["--prompt", "a", "--contrast"], "--contrast compares two prompts, 1 given"),
+        (["--prompt", "a", "--prompt", "b", "--contrast"], "give --target"),
         (["--prompt", "a", "--target", "feature:1"], "feature:LAYER/FEATURE@POSITION"),
         (["--prompt", "a", "--target", "none.json"], "cannot read none.json"),
         (["--prompts", "none.txt"], "cannot read none.txt"),
