@@ -17,7 +17,8 @@ import numpy as np
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, FEATURE, KIND_NAMES, MLP_PART, PART_NAMES
 
-_BLOCK = 1024
+_BLOCK, _KEPT = 1024, 100
+_KINDS = 4  # sums by kind that a report shows
 _FIELDS = ("kind", "part", "layer", "position", "index")
 
 
@@ -67,10 +68,15 @@ class QkScore:
         """|sum of terms − value| / sum of |terms|: rounding, and nothing else."""
         return abs(self.total - self.value) / self.size if self.size else abs(self.total - self.value)
 
-    @cached_property
+    @property
     def size(self) -> float:
         """The sum of the absolute values of all terms."""
-        return float(sum(np.abs(block).sum() for _, block in self._blocks()))
+        return self._survey[1]
+
+    @property
+    def feature_share(self) -> float:
+        """The share of pairs of features in the sum of absolute terms: how much of the score features can explain."""
+        return self._survey[2] / self.size if self.size else 0.0
 
     def terms(self) -> np.ndarray:
         """The whole table [n, n], queries' sources down, in float64. Raises InputError above 4 GiB."""
@@ -83,19 +89,7 @@ class QkScore:
 
     def pairs(self, top: int = 20) -> tuple[list[Pair], float]:
         """The ``top`` largest terms, by absolute value, and the sum of all others."""
-        found: list[Pair] = []
-        for rows, block in self._blocks():
-            flat = np.abs(block).ravel()
-            chosen = (
-                np.argpartition(-flat, min(top, flat.size - 1))[:top]
-                if top < flat.size
-                else np.arange(flat.size)
-            )
-            found += [
-                Pair(int(rows[i]), int(self._used[1][j]), float(block[i, j]))
-                for i, j in zip(*np.unravel_index(chosen, block.shape), strict=True)
-            ]
-            found = sorted(found, key=lambda pair: (-abs(pair.value), pair.query, pair.key))[:top]
+        found = self._survey[0][:top] if top <= _KEPT else self._walk(top)[0]
         return found, self.total - sum(pair.value for pair in found)
 
     def marginal(self, side: str) -> np.ndarray:
@@ -132,13 +126,39 @@ class QkScore:
         """Sources that add something to the query, and to the key."""
         return np.flatnonzero(self.of_query.any(axis=1)), np.flatnonzero(self.of_key.any(axis=1))
 
-    def _blocks(self) -> Any:
-        """(sources of the query, their terms with all sources of the key that add something)."""
+    @cached_property
+    def _survey(self) -> tuple[list[Pair], float, float]:
+        return self._walk(_KEPT)
+
+    def _walk(self, top: int) -> tuple[list[Pair], float, float]:
+        """The largest terms, the sum of absolute terms, and that of pairs of features, in one pass over the table."""
         queries, keys = self._used
-        of_key = _wide(self.of_key[keys]).T
+        features = self.sources["kind"] == FEATURE
+        keys = keys[np.argsort(~features[keys], kind="stable")]  # features first
+        count = int(features[keys].sum())
+        of_key = np.ascontiguousarray(self.of_key[keys].T)
+        found: list[Pair] = []
+        size, feature_size = 0.0, 0.0
+        least = 0.0  # what the last of ``top`` terms has at least
         for start in range(0, len(queries) if len(keys) else 0, _BLOCK):
             rows = queries[start : start + _BLOCK]
-            yield rows, _wide(self.of_query[rows]) @ of_key
+            table = self.of_query[rows] @ of_key
+            np.abs(table, out=table)
+            sums = table[:, :count].sum(axis=1)
+            size += float(sums.sum(dtype=np.float64) + table[:, count:].sum(axis=1).sum(dtype=np.float64))
+            feature_size += float(sums[features[rows]].sum(dtype=np.float64))
+            highest = table.max(axis=1)
+            if top < len(highest):  # so many rows have a term of that size
+                least = max(least, float(np.partition(highest, -top)[-top]) if top else np.inf)
+            here = np.flatnonzero(highest >= least)
+            for i, j in zip(*np.nonzero(table[here] >= least), strict=True):
+                query, key = int(rows[here[i]]), int(keys[j])
+                value = float(_wide(self.of_query[query]) @ _wide(self.of_key[key]))
+                found.append(Pair(query, key, value))
+            found = sorted(found, key=lambda pair: (-abs(pair.value), pair.query, pair.key))[:top]
+            if len(found) == top and top:
+                least = max(least, abs(found[-1].value) * (1 - 1e-5))
+        return found, size, feature_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,12 +234,17 @@ class QkAttribution:
 
     def _explain(self, score: QkScore, top: int) -> list[str]:
         kinds = sorted(score.by("kind"), key=lambda share: -abs(share.value))
-        named = [f"{KIND_NAMES[s.query[0]]} x {KIND_NAMES[s.key[0]]} {s.value:+.4f}" for s in kinds]
+        named = [f"{KIND_NAMES[s.query[0]]} x {KIND_NAMES[s.key[0]]} {s.value:+.4f}" for s in kinds[:_KINDS]]
+        if len(kinds) > _KINDS:
+            named.append(f"others {sum(s.value for s in kinds[_KINDS:]):+.4f}")
         lines = ["  by kind (query x key): " + ", ".join(named)]
         pairs, rest = score.pairs(top)
         lines += [f"  {p.value:+10.4f}  {self.name(p.query)}  x  {self.name(p.key)}" for p in pairs]
         lines.append(f"  {rest:+10.4f}  all other pairs")
-        lines.append(f"  sum {score.total:+.4f}, off by {score.residual:.1e} of the sum of absolute terms")
+        lines.append(
+            f"  sum {score.total:+.4f}, off by {score.residual:.1e} of the sum of absolute terms, "
+            f"{score.feature_share:.0%} of which are pairs of features"
+        )
         return lines
 
     def to_dict(self, top: int = 20) -> dict[str, Any]:
@@ -244,6 +269,7 @@ class QkAttribution:
             "value": score.value,
             "sum": score.total,
             "residual": score.residual,
+            "feature_share": score.feature_share,
             "by_kind": [
                 {"query": KIND_NAMES[s.query[0]], "key": KIND_NAMES[s.key[0]], "value": s.value}
                 for s in score.by("kind")

@@ -151,6 +151,8 @@ def test_ways_of_asking_agree(seed: int, n: int, width: int, top: int) -> None:
     table = score.terms()
     assert score.total == pytest.approx(table.sum())
     assert score.size == pytest.approx(np.abs(table).sum())
+    features = sources["kind"] == FEATURE
+    assert score.feature_share * score.size == pytest.approx(np.abs(table[features][:, features]).sum())
     np.testing.assert_allclose(score.marginal("query"), table.sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(score.marginal("key"), table.sum(axis=0), atol=1e-12)
     shares = {(s.query, s.key): s.value for s in score.by("kind", "position")}
