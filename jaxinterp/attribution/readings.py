@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,8 +74,6 @@ class Targets:
       weights: [C] float64 of each in the influence (the ``probability`` column of its node).
       layer, part, position, index: [C] columns of the target nodes. ``index`` is the token, the feature, or -1;
         ``layer`` is L, except for features, directions and supernodes read inside the model.
-      wanted: what was asked for, as plain values for the record of the graph (`wanted.to_plain`); None for the
-        salient next tokens.
     """
 
     readings: Readings
@@ -86,7 +84,6 @@ class Targets:
     part: np.ndarray
     position: np.ndarray
     index: np.ndarray
-    wanted: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,7 +95,8 @@ class Targets:
         reading with factor 1 has exactly the reading's numbers.
         """
         numbers = np.asarray(numbers)
-        if np.array_equal(self.combine, np.eye(len(self), len(numbers))):
+        alone = np.count_nonzero(self.combine) == len(self) == len(numbers)
+        if alone and (np.diagonal(self.combine) == 1).all():
             return numbers
         out = np.zeros((len(self), *numbers.shape[1:]), numbers.dtype)
         for target, factors in enumerate(self.combine):

@@ -6,7 +6,7 @@ Letters: C targets, D width, U tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ def resolve(
       `readings.Targets`; encoder rows of features are still to be looked up.
     """
 
-    @cache
+    @lru_cache(maxsize=8)  # each is as long as the vocabulary
     def probabilities(position: int) -> np.ndarray:
         return _softmax(np.asarray(logits(position)))
 
@@ -71,7 +71,7 @@ def resolve(
     )
     weights = np.asarray([_weight(item, len(items), probabilities) for item in items], np.float64)
     readings = _stacked(found, columns.vectors.dtype, prepared.width)
-    return reads.Targets(readings, combine, labels, weights, layer, part, position, index, prepared.plain)
+    return reads.Targets(readings, combine, labels, weights, layer, part, position, index)
 
 
 def salient(probabilities: np.ndarray, mass: float = PROBABILITY, at_most: int = AT_MOST) -> np.ndarray:

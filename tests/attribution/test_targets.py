@@ -237,7 +237,7 @@ def test_salient_tokens_are_the_default(model: Model) -> None:
     found = made(model, None)
     expected = salient(probabilities(5))
     assert np.array_equal(found.index, expected)
-    assert found.wanted is None
+    assert ready(model, None).plain is None
     assert np.allclose(found.weights, probabilities(5)[expected], rtol=1e-12)
     assert np.array_equal(found.combine, np.eye(len(expected)))
     assert (found.readings.part == FINAL).all() and (found.readings.layer == model.config.n_layers).all()
