@@ -24,6 +24,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="the dictionary (default: the recorded name if it is bundled); repeated if there were several",
     )  # fmt: skip
     sub.add_argument("--tokenizer", help="as for trace")
+    sub.add_argument("--lazy", action="store_true", help="as for trace")
     sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 

@@ -11,6 +11,7 @@ import pytest
 from jaxinterp.attribution.contrast import load_contrast
 from jaxinterp.cli.main import main
 from jaxinterp.graphs import load_graph
+from tests.graphs.graph_examples import random_graph
 
 QUESTION = "the capital of the state containing"
 
@@ -115,3 +116,22 @@ def test_bad_input(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err and len(captured.err.strip().splitlines()) == 1
+
+
+def test_graphs_of_newer_versions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = random_graph(1)
+    for ending in ("json", "jigraph"):
+        graph.save(tmp_path / f"g.{ending}")
+    newer = json.loads((tmp_path / "g.json").read_text())
+    newer["jaxinterp"]["version"] = 99
+    (tmp_path / "g.json").write_text(json.dumps(newer))
+    data = bytearray((tmp_path / "g.jigraph").read_bytes())
+    data[8:12] = (99).to_bytes(4, "little")
+    (tmp_path / "g.jigraph").write_bytes(data)
+    for ending in ("json", "jigraph"):
+        assert (
+            main(["reproduce", str(tmp_path / f"g.{ending}"), "--model", "pocket", "--dictionary", "pocket"])
+            == 2
+        )
+        error = capsys.readouterr().err
+        assert "99" in error and "this jaxinterp reads" in error and len(error.strip().splitlines()) == 1
