@@ -30,6 +30,7 @@ from jaxinterp.replacement.parts import JUNCTIONS, Place
 
 WRONG = 1e-2
 """Difference of sums and edges, relative to all edges of a target, above which the graph is another model's."""
+MOST_BYTES = 4 << 30
 
 
 def head_loadings(
@@ -73,6 +74,17 @@ def head_loadings(
         raise InputError("there is no edge to open")
     if min(source.min(), target.min()) < 0 or max(source.max(), target.max()) >= len(graph):
         raise InputError(f"an edge names a node that is not there: the graph has nodes 0 to {len(graph) - 1}")
+    needed = (
+        len(source)
+        * at.operator.config.n_layers
+        * at.operator.config.n_heads
+        * np.dtype(at.operator.dtype).itemsize
+    )
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"the heads of {len(source)} edges need {needed / 2**30:.1f} GiB, at most {MOST_BYTES / 2**30:.0f} are "
+            "allowed: prune the graph or name edges"
+        )
     numbers = _sources(at, graph, source)
     readings, sums = _readings(at, model, graph, np.unique(target))
 

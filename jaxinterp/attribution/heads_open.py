@@ -35,6 +35,8 @@ from jaxinterp.replacement.parts import JUNCTIONS, site_width
 STREAM_BYTES = 1 << 27
 """Of residual streams that are followed at once."""
 READINGS, PAIRS = 64, 1024
+MOST_READINGS = 1024
+"""Readings whose view of every layer is kept at once; sources are followed again for more."""
 
 
 class Reading(NamedTuple):
@@ -70,6 +72,12 @@ def opened(
     config, dtype = at.operator.config, at.operator.dtype
     heads = np.zeros((len(source), config.n_layers, config.n_heads), dtype)
     rest = np.zeros(len(source), dtype)
+    if len(readings) > MOST_READINGS:
+        for low in range(0, len(readings), MOST_READINGS):
+            few = np.flatnonzero((reading >= low) & (reading < low + MOST_READINGS))
+            own = readings[low : low + MOST_READINGS]
+            heads[few], rest[few] = opened(at, source[few], own, reading[few] - low, by)
+        return heads, rest
     origin, place = (
         at.sources["position"].astype(np.int32),
         np.asarray([r.position for r in readings], np.int32),
@@ -231,7 +239,7 @@ def _written(at: Replaced, number: int, block: np.ndarray, layer: int) -> np.nda
     reader, features = setup.readers[number], own & (rows["kind"] == FEATURE)
     if reader is None or layer not in place.layers:
         return out
-    pairs = kind_of(reader.config).writes(reader.config)
+    pairs = set(kind_of(reader.config).writes(reader.config))
     target = place.layers.index(layer)
     for source in range(len(place.layers)):
         here = features & (rows["layer"] == place.layers[source])
