@@ -109,7 +109,20 @@ def label_of(item: Target, text: Callable[[int], str]) -> str:
 
 
 def checked(item: Any, place: Place) -> list[Target]:
-    """The targets, each at one position, that one item asks for."""
+    """The targets, each at one position, that one item asks for.
+
+    Raises:
+      InputError: what does not exist or is of another type.
+    """
+    try:
+        return _checked(item, place)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the target {item!r:.100} cannot be read: {error}") from error
+
+
+def _checked(item: Any, place: Place) -> list[Target]:
     if isinstance(item, bool) or not isinstance(item, (str, int, np.integer, *SORTS.values())):
         to_plain(item)  # raises
     if isinstance(item, str | int | np.integer):
@@ -135,6 +148,8 @@ def checked(item: Any, place: Place) -> list[Target]:
                 "1, and at least one token"
             )
     elif isinstance(item, Direction):
+        if not isinstance(item.label, str):
+            raise InputError(f"a direction is labelled {item.label!r:.60}, expected a text")
         item = _direction(item, place)
     elif isinstance(item, Feature):
         item = _feature(item, place)
@@ -165,6 +180,7 @@ def _positions(position: Any, name: str, place: Place) -> list[int]:
 
 
 def group(side: Any) -> list[Any]:
+    """One side of a difference as a list of tokens."""
     return [side] if isinstance(side, str | int | np.integer) else list(side)
 
 
@@ -177,6 +193,7 @@ def _token(token: Any, place: Place) -> int:
 
 
 def known(token: int, config: ModelConfig) -> int:
+    """The token, if it is in the vocabulary; raises InputError otherwise."""
     if not 0 <= token < config.vocab_size:
         raise InputError(f"target token {token} is outside the vocabulary of {config.vocab_size}")
     return token
@@ -235,6 +252,7 @@ def _feature(item: Feature, place: Place) -> Feature:
             f"the feature {item.layer}/{item.index}: there is no part {part!r}{near(part, there)}; {_offer(place)}"
         )
     junction = there[part]
+    item = dataclasses.replace(item, layer=item.layer.__index__(), index=item.index.__index__())
     if item.layer not in junction.layers:
         raise InputError(
             f"the feature {item.layer}/{item.index}: no features at layer {item.layer}; {_offer(place)}"
@@ -247,6 +265,8 @@ def _feature(item: Feature, place: Place) -> Feature:
 
 
 def _supernode(item: Supernode, place: Place) -> Supernode:
+    if not isinstance(item.name, str):
+        raise InputError(f"a supernode is named {item.name!r:.60}, expected a text")
     members = []
     for member in item.members:
         if not isinstance(member, Feature):

@@ -34,7 +34,7 @@ def to_plain(target: Any) -> Any:
         value = getattr(target, field.name)
         if field.name == "vector":
             value = np.asarray(value).astype(np.float64)
-        elif value == field.default:
+        elif field.default is not dataclasses.MISSING and value is field.default:
             continue
         out[field.name] = _plain(value)
     return out

@@ -202,6 +202,11 @@ def test_plain_values_and_back(target: Any) -> None:
     assert from_plain(through) == target
 
 
+def test_numbers_of_numpy_are_plain() -> None:
+    for target in (Token(np.int64(5), np.array([1, 2])), Completion(np.array([1, 2])), Token(5, np.int32(3))):
+        assert json.loads(json.dumps(to_plain(target)))["sort"] in ("token", "completion")
+
+
 def test_directions_survive_json_to_the_last_bit() -> None:
     vector = np.random.default_rng(1).normal(size=16).astype(np.float32)
     found = from_plain(json.loads(json.dumps(to_plain(Direction(vector, "d", 2, 1, "mlp")))))
@@ -352,6 +357,13 @@ def test_a_completion_that_changes_the_prompts_last_token(model: Model) -> None:
         ([Token(4, ())], "empty list of positions"),
         ([Token(4, 1.5)], "whole numbers"),
         ([Token(4, weight=0.0)], "above 0"),
+        ([Token(4, weight="much")], "cannot be read"),
+        ([Token(4.5)], "not float"),
+        ([Difference(4.5)], "cannot be read"),
+        ([Feature(1.0, 2, part="mlp")], "cannot be read"),
+        ([Supernode("s", 5)], "cannot be read"),
+        ([Direction(np.ones(16), None)], "expected a text"),
+        ([Salient(at_most="a")], "cannot be read"),
         ([Salient(mass=0.0)], "mass is 0.0"),
         ([Salient(), Salient(5)], "given twice"),
         ([Completion([1]), Completion([2])], "two completions"),
