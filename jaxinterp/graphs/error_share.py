@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.kinds import ERROR, PART_NAMES
+
+_MOST = 100_000  # layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +18,8 @@ class ErrorShare:
     """Shares of the weight of all targets (their probabilities) that end in error nodes.
 
     total: sum of all; where nothing else takes influence away, 1 - total is what ends in tokens and biases.
-    by_layer (layers, 3): by layer and part (attention, mlp, residual). by_position (positions,).
+    by_layer (layers, 3): by layer and part (attention, mlp, residual), where the error has a layer.
+    by_position (positions,).
     """
 
     total: float
@@ -43,7 +47,10 @@ def error_share(nodes: np.ndarray, weights: np.ndarray, n_layers: int, n_positio
     whole = float(weights.sum())
     share = np.nan_to_num(errors["influence"]) / whole if whole > 0 else np.zeros(len(errors))
     layers = max(n_layers, int(errors["layer"].max(initial=-1)) + 1)
-    place = errors["layer"].astype(np.int64) * 3 + errors["part"]
-    by_layer = np.bincount(place, weights=share, minlength=3 * layers).reshape(layers, 3)
+    if layers > _MOST:
+        raise InputError(f"the graph has a node at layer {layers - 1}, which is beyond any model")
+    placed = errors["layer"] >= 0  # files by others may have errors without a layer
+    place = errors["layer"][placed].astype(np.int64) * 3 + errors["part"][placed]
+    by_layer = np.bincount(place, weights=share[placed], minlength=3 * layers).reshape(layers, 3)
     by_position = np.bincount(errors["position"], weights=share, minlength=n_positions)
     return ErrorShare(float(share.sum()), by_layer, by_position)

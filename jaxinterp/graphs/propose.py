@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,7 @@ def propose(
         name = _name(graph, nodes)
         found.append(Proposal(Supernode(name, nodes), float(pairs.mean()), float(pairs.min()), influence))
     found.sort(key=lambda proposal: (-proposal.influence, proposal.supernode.members))
+    found = _distinct(found)
     taken = {i for proposal in found for i in proposal.supernode.members}
     kinds = graph.nodes["kind"]
     singles = np.flatnonzero((kinds == EMBEDDING) | (kinds == TARGET)).tolist()
@@ -159,6 +160,18 @@ def _clusters(alike: np.ndarray, at_least: float) -> list[np.ndarray]:
     label = hierarchy.fcluster(tree, 1 - at_least, "distance")
     groups = [np.flatnonzero(label == i) for i in range(1, int(label.max()) + 1)]
     return [group for group in groups if len(group) > 1]
+
+
+def _distinct(proposals: list[Proposal]) -> list[Proposal]:
+    """The proposals with names of their own: the second of a name has "(2)" behind it."""
+    used, found = Counter[str](), []
+    for proposal in proposals:
+        name = proposal.supernode.name
+        used[name] += 1
+        if used[name] > 1:
+            name = f"{name} ({used[name]})"
+        found.append(replace(proposal, supernode=replace(proposal.supernode, name=name)))
+    return found
 
 
 def _name(graph: Graph, members: tuple[int, ...]) -> str:

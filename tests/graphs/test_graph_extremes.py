@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import (
+    ERROR,
     FEATURE,
     EdgeBuilder,
     assemble,
@@ -64,6 +67,18 @@ def test_without_features_there_is_nothing_to_group():
 def test_a_graph_of_nothing_is_refused():
     with pytest.raises(InputError, match="a graph needs at least one target"):
         assemble(node_table(0), EdgeBuilder(0).finish(), token_ids=(), token_texts=(), prompt="", n_layers=0)
+
+
+def test_errors_at_odd_layers_of_other_peoples_files():
+    graph = random_graph()
+    nodes = graph.nodes.copy()
+    first = int(np.flatnonzero(nodes["kind"] == ERROR)[0])
+    nodes["layer"][first] = -1
+    share = dataclasses.replace(graph, nodes=nodes).error_share()
+    assert share.total == graph.error_share().total and share.by_layer.sum() < share.total
+    nodes["layer"][first] = 2**31 - 1
+    with pytest.raises(InputError, match="layer 2147483647, which is beyond any model"):
+        dataclasses.replace(graph, nodes=nodes).error_share()
 
 
 def test_rows_of_no_edges():

@@ -139,6 +139,7 @@ def test_the_preview_shows_what_applying_gives():
     np.testing.assert_array_equal(again.weights, preview.shown.weights)
     influence = [p.influence for p in preview.proposals]
     assert influence == sorted(influence, reverse=True)
+    assert len({g.name for g in preview.supernodes}) == len(preview.supernodes)
     text = str(preview)
     assert (
         preview.proposals[0].supernode.name in text and f"hidden: {48 - len(members)} feature nodes" in text
