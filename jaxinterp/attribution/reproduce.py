@@ -91,7 +91,10 @@ def reproduce(graph: Graph, model: Model, dictionary: AnyDictionary | Sequence[A
     if recorded.get("record_digest") != record_digest(graph.settings, graph.token_ids):
         notes.append("the settings or tokens in the file are not those it was traced with")
         fatal = True
-    again = _again(graph, model, dictionary)
+    try:
+        again = _again(graph, model, dictionary)
+    except InputError as error:
+        raise InputError("; ".join([*notes, str(error)])) from error
     largest, found = differences(graph, again)
     notes += found
     if not notes:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxinterp.attribution.contrast import load_contrast
+from jaxinterp.checkpoints import save_model
 from jaxinterp.cli.main import main
+from jaxinterp.dictionaries import save_dictionary
 from jaxinterp.graphs import load_graph
+from tests.attribution.cases import of_config
 from tests.graphs.graph_examples import random_graph
+from tests.replacement.combinations import COMBINATIONS, dictionary
+from tests.support import tiny_model
 
 QUESTION = "the capital of the state containing"
 
@@ -135,3 +141,26 @@ def test_graphs_of_newer_versions_are_refused(tmp_path: Path, capsys: pytest.Cap
         )
         error = capsys.readouterr().err
         assert "99" in error and "this jaxinterp reads" in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_several_dictionaries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specs, _, family = COMBINATIONS["residual-mid"]
+    model = tiny_model(family)
+    save_model(model, tmp_path / "model")
+    named = []
+    for i, spec in enumerate(specs):
+        with jax.enable_x64(True):
+            config = dictionary(model, spec, i).config
+        save_dictionary(of_config(config, f"part-{i}", dtype="float32", seed=i), tmp_path / str(i))
+        named.append(["--dictionary", str(tmp_path / str(i))])
+    out, given = tmp_path / "graph.json", ["--model", str(tmp_path / "model")]
+    said = ["--tokens", "1,2,3,4", "--target", "feature:residual/1/3@2", "--target", "7", "--quiet", "--json"]
+    assert main(["trace", *given, *named[0], *named[1], *said, "--out", str(out)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["checks"]["ok"] and facts["targets"][0]["text"] == "residual feature 1/3@2"
+    assert main(["reproduce", str(out), *given, *named[1], *named[0]]) == 0
+    assert "identical" in capsys.readouterr().out
+    assert main(["reproduce", str(out), *given, *named[1]]) == 2
+    error = capsys.readouterr().err
+    assert "the dictionary is another" in error and "there is no part 'residual'" in error
