@@ -4,7 +4,7 @@ A block is a fixed number of sequences and is computed by one device whatever ot
 their order in float64. The bytes of a counter therefore do not depend on the number of devices, and a counter that was
 saved in between goes on as if it had not been.
 
-Letters: L layers, B sequences, T positions, R = B T rows, D width, N features, n chosen ones.
+Letters: L layers, B sequences, T positions, R rows (tokens that count), D width, N features, n chosen ones.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from jaxinterp.core.precision import einsum
 from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.lazy import AnyDictionary
 from jaxinterp.models.model import Model
+
+ROWS = 256
+"""So many rows, or a multiple, are multiplied at a time, so that few shapes are compiled."""
 
 
 class Block(NamedTuple):
@@ -128,20 +131,22 @@ def count(
 
 
 def _encode(encoder: LayerEncoder, block: Block, device: Any) -> Array:
-    """Activations [R, N] of a block, 0 where a token does not count."""
+    """Activations of the tokens of a block that count, and rows of zeros up to a multiple of `ROWS`."""
     site = encoder.config.read_site
     if encoder.model_layer not in block.layers[site]:
         raise InputError(f"layer {encoder.model_layer} of {site} is not among what was collected")
     x = block.values[site][block.layers[site].index(encoder.model_layer)]
-    x, positions, segments, use = jax.device_put((x, block.positions, block.segments, block.use), device)
-    return _used(encoder(x, positions, segments, device)[1], x, use)
+    used = np.flatnonzero(block.use)
+    rows = np.pad(used, (0, -len(used) % ROWS), constant_values=block.use.size).astype(np.int32)
+    x, positions, segments, rows = jax.device_put((x, block.positions, block.segments, rows), device)
+    return _rows(encoder(x, positions, segments, device)[1], x, rows)
 
 
 @jax.jit
-def _used(a: Array, x: Array, use: Array) -> Array:
-    a = jnp.where(use.reshape(-1)[:, None], a.reshape(use.size, -1), jnp.zeros((), a.dtype))
+def _rows(a: Array, x: Array, rows: Array) -> Array:
+    a, x = (jnp.take(v.reshape(-1, v.shape[-1]), rows, axis=0, mode="fill", fill_value=0) for v in (a, x))
     # What is not finite would pass for not active.
-    return jnp.where((jnp.isfinite(x).all(axis=2) | ~use).all(), a, jnp.full((), jnp.nan, a.dtype))
+    return jnp.where(jnp.isfinite(x).all(), a, jnp.full((), jnp.nan, a.dtype))
 
 
 def _take(a: Array, ids: np.ndarray, config: DictionaryConfig, dense: bool) -> Any:

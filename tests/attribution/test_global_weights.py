@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinterp.activations import CollectConfig, TextConfig, collect, make_source
 from jaxinterp.activations.text import plain
 from jaxinterp.attribution.coactivation import new_counter
 from jaxinterp.attribution.coactivation_files import load_coactivation, save_coactivation
-from jaxinterp.attribution.coactivation_run import Block, count, from_model
+from jaxinterp.attribution.coactivation_run import Block, count, from_model, from_store
 from jaxinterp.attribution.expected_weights import expected, factors, scale
 from jaxinterp.attribution.global_weights import virtual_weights
 from jaxinterp.attribution.residual_paths import mean_factors
@@ -266,6 +267,27 @@ def test_chosen_features_of_two_dictionaries() -> None:
     np.testing.assert_allclose(counter.gated[1, 1], s.T @ (t > 0), rtol=1e-11)
     values = scale(counter, "era")(1, 1, np.array([17, 4]), np.array([5, 1]))
     np.testing.assert_allclose(values, [[(s[:, 1] * (t[:, 1] > 0)).mean(), 0], [0, 0]], rtol=1e-11)
+
+
+def test_from_a_store(tmp_path: Path) -> None:
+    """A store of the read site gives the counts of the model itself."""
+    model = tiny_model("llama")
+    dictionary = random_dictionary(model, "plt", dtype="float32")
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 40, (8, 6)))
+    text = TextConfig(source=str(tmp_path / "ids.npy"), length=6, batch=4, start=-1)
+    settings = CollectConfig(batches=2, sites=("mlp_normalized",), text=text, microbatch=4)
+    store = collect(model, settings, tmp_path / "store")
+    stored = count(new_counter(dictionary.config), from_store(store, ["mlp_normalized"], size=4), dictionary)
+    source = make_source(text, model, 0)
+    blocks = from_model(model, ["mlp_normalized"], [source.batch(i) for i in range(2)], size=4)
+    live = count(new_counter(dictionary.config), blocks, dictionary)
+    assert stored.rows == live.rows == 48
+    for pair in live.pairs:
+        np.testing.assert_allclose(stored.products[pair], live.products[pair], rtol=1e-5, atol=1e-5)
+    first = from_store(store, ["mlp_normalized"], size=4, first_tokens=False)
+    assert sum(int(block.use.sum()) for block in first) == 40
+    with pytest.raises(InputError, match="holds no site 'mlp_in'"):
+        next(from_store(store, ["mlp_in"]))
 
 
 def test_bad_input(tmp_path: Path) -> None:
