@@ -146,9 +146,10 @@ def _follow_readings(
         for layer in reversed(range(min(int(layers.max()) + 1, config.n_layers))):
             here = np.where((layers == layer)[:, None], vectors, 0).astype(vectors.dtype)
             x_bar, seen = pull(at.operator, np.int32(layer), x_bar, positions, here, place)
+            stopped = jnp.asarray(values[layer])
             for few in _few(mine):
                 ends = _ends(within[reading[few]], origin[few], number[few])
-                heads[few, layer] = weigh(seen, values[layer], ends, config.n_heads)[: len(few)]
+                heads[few, layer] = weigh(seen, stopped, ends, config.n_heads)[: len(few)]
 
 
 def _alone(at: Replaced, readings: Sequence[Reading]) -> Alone:
@@ -173,7 +174,7 @@ def _alone(at: Replaced, readings: Sequence[Reading]) -> Alone:
             for kept, new in zip(jax.tree.leaves(whole[layer]), jax.tree.leaves(found), strict=True):
                 kept[block] = new[: len(block)]
         x[block] = x_bar[: len(block)]
-    return Alone(whole, x, final)
+    return Alone([jax.tree.map(jnp.asarray, one) for one in whole], x, final)
 
 
 def _of_one_place(readings: Sequence[Reading], size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -110,7 +110,7 @@ class HeadLoadings:
             if (
                 values["by"] not in SIDES
                 or not 0 < layers * heads < 1 << 24
-                or layers * heads * len(edges) > 1 << 30
+                or layers * heads * len(edges) > 1 << 27
             ):
                 raise ValueError(f"by {values['by']!r}, {layers} layers, {heads} heads, {len(edges)} edges")
             table = np.zeros((len(edges), layers, heads))

@@ -69,19 +69,9 @@ def replace(
     setup = set_up(model, parts, ids, mesh=make(devices=[device]), dynamic_tanh=dynamic_tanh)
     biases = table.bias_places(model.config, parts.places, setup.groups, setup.mlp_layers())
     layout = table.lay_out_nodes(setup.groups, len(setup.active), biases, 0, model.config.n_layers, len(ids))
-    none = np.zeros(0, np.int32)
-    no_targets = Targets(
-        Readings(none, none, none, none, none, np.zeros((0, 0))),
-        np.zeros((0, 0)),
-        (),
-        np.zeros(0),
-        none,
-        none,
-        none,
-        none,
-    )
-    empty = np.zeros(0)
-    sources = table.table(layout, setup.active, parts.places, ids, no_targets, empty, empty)
+    none, nothing, whole = np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int32)
+    targets = Targets(Readings(*[whole] * 5, nothing), nothing, (), none, *[whole] * 4)
+    sources = table.table(layout, setup.active, parts.places, ids, targets, none, none)
     return Replaced(setup, layout, sources)
 
 
