@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests share compiled programs through jax's own cache folder when the caller sets one.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one worker, or a program that a test starts, has compiled the others load. The first process makes the
+    # folder and removes it; workers find it in their environment.
+    _cache = tempfile.mkdtemp(prefix="jaxinterp-compiled-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 

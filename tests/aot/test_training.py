@@ -58,7 +58,7 @@ def test_a_divided_step_is_the_step_of_one_device(kind: str, data: int, model: i
         run = a_run(kind, accumulate=2)
         given = ahead.abstract(run, TINY, mesh := make(data, model))
         x, y = sites()
-        state = init(run, given.config, jax.random.key(0), x, y)
+        state = jax.jit(partial(init, run, given.config))(jax.random.key(0), x, y)
         alone, figures = jax.jit(partial(step, run, given.config))(state, (x, y))
         divided = jax.jit(partial(step, run, given.config, mesh=mesh), out_shardings=(given.shardings, None))
         rows = given.batch[0].sharding

@@ -19,8 +19,15 @@ from tests.evaluation.tiny import dictionary, text
 from tests.support import tiny_model
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gpt_neox"])
-@pytest.mark.parametrize("kind", ["plt", "clt"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("gemma2", "clt"),
+        ("gpt_neox", "plt"),
+        pytest.param("gemma2", "plt", marks=pytest.mark.slow),
+        pytest.param("gpt_neox", "clt", marks=pytest.mark.slow),
+    ],
+)
 def test_both_ways_of_replacing_agree(x64: None, family: str, kind: str) -> None:
     """In place of the MLP, and at the sites that are read and written."""
     model = tiny_model(family, dtype="float64")
@@ -35,7 +42,13 @@ def test_both_ways_of_replacing_agree(x64: None, family: str, kind: str) -> None
     np.testing.assert_allclose(three, clean, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("site", ["resid_pre", "attn_z", "attn_out", "resid_mid", "resid_post"])
+@pytest.mark.parametrize(
+    "site",
+    [
+        "attn_z", "resid_mid", "resid_post",
+        *(pytest.param(site, marks=pytest.mark.slow) for site in ("resid_pre", "attn_out")),
+    ],
+)  # fmt: skip
 def test_a_dictionary_at_any_site_of_some_layers(x64: None, site: str) -> None:
     model = tiny_model("llama", dtype="float64")
     d = dictionary(model, read_site=site, write_site=site, layers=(0, 2))

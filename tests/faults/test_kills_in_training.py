@@ -104,10 +104,10 @@ def settings(stored: bool, folder: Path, name: str, **changes: Any) -> Path:
     return tiny_run.config(folder, name, **{"steps": STEPS, "text": text, "loop": loop, **source, **changes})
 
 
-def test_two_kills(folder: Path) -> None:
+def test_a_kill(folder: Path) -> None:
     config = settings(False, folder, "streamed")
     finish(start(config, folder / "whole"))
-    killed(config, folder / "killed", 2, (1,))
+    killed(config, folder / "killed", 1, (1,))
     assert content(folder / "killed") == content(folder / "whole")
 
 
