@@ -2,8 +2,9 @@
 
 A target at layer l and position p depends on layers below l and positions up to p only. Targets of one layer and
 part, in node order and so by position, are cut into blocks; a block's walk runs over the positions up to its last
-one, rounded up to a quarter of the prompt's padded length. Shapes depend on the padded length alone, so a second
-prompt of similar length compiles nothing, and blocks depend neither on the number of devices nor on each other.
+one, rounded up to a quarter of the prompt's padded length. What is left over of several layers goes together. Shapes
+depend on the padded length alone, so a second prompt of similar length compiles nothing, and blocks do not depend on
+the number of devices.
 
 Letters: C targets of a block, T position.
 """
@@ -18,23 +19,31 @@ import numpy as np
 ROWS = 2048
 """Rows C x T of the matrix products of a block: few enough to stay in a core's cache, enough for its full rate."""
 LEAST, MOST = 8, 128
+FEW = 16
+"""C of a block of targets after the final norm, where there are no more."""
 
 
 class Block(NamedTuple):
     """Targets that are computed together.
 
     Attributes:
-      layer, part: where all of them read.
+      part: what all of them read for.
       length: T', positions of the walk.
       width: C, with padding.
-      members: numbers of the targets, at most C, ascending.
+      members: [c] numbers of the targets, at most C.
+      layers: [c] where they read, descending where they differ.
     """
 
-    layer: int
     part: int
     length: int
     width: int
     members: np.ndarray
+    layers: np.ndarray
+
+    @property
+    def layer(self) -> int:
+        """The last layer in which one of them reads."""
+        return int(self.layers.max())
 
 
 def padded_length(tokens: int, context: int | None = None) -> int:
@@ -50,20 +59,20 @@ def _next_power(size: int) -> int:
 
 
 def lengths(padded: int) -> tuple[int, ...]:
-    """The lengths T' that blocks may have: quarters of the padded length, or halves where it is short."""
-    cuts = 4 if padded >= 32 else 2
-    return tuple(sorted({-(-padded * cut // cuts) for cut in range(1, cuts + 1)}))
+    """The lengths T' that blocks may have: quarters of the padded length."""
+    return tuple(sorted({-(-padded * quarter // 4) for quarter in range(1, 5)}))
 
 
 def width(length: int, rows: int = ROWS) -> int:
     """C of blocks of T' = ``length`` positions: a power of two."""
-    return max(LEAST, min(MOST, 1 << max(rows // length, 1).bit_length() - 1))
+    most = max(MOST, rows // 64)
+    return max(LEAST, min(most, 1 << max(rows // length, 1).bit_length() - 1))
 
 
 def cut(
     layer: np.ndarray, part: np.ndarray, position: np.ndarray, padded: int, rows: int = ROWS
 ) -> list[Block]:
-    """Blocks for targets given by layer, part and position, ``[n]`` each; by layer, part, then position.
+    """Blocks for targets given by layer, part and position, ``[n]`` each; a part of -1 reads after the final norm.
 
     Args:
       padded: the padded length of the prompt.
@@ -71,18 +80,47 @@ def cut(
     """
     allowed = lengths(padded)
     found: list[Block] = []
-    order = np.lexsort((np.arange(len(layer)), position, part, layer))
-    for group in np.split(order, np.flatnonzero(np.diff(layer[order]) | np.diff(part[order])) + 1):
-        pieces: list[Block] = []
-        while len(group):
-            last = int(position[group[-1]])
-            length = next(size for size in allowed if size > last)
-            size = width(length, rows)
-            where = int(layer[group[0]]), int(part[group[0]])
-            pieces.append(Block(*where, length, size, group[-size:]))
-            group = group[:-size]
-        found += reversed(pieces)
+
+    def block(members: np.ndarray) -> Block:
+        length = _length(int(position[members].max()), allowed)
+        size = width(length, rows)
+        if part[members[0]] < 0 and len(members) <= FEW:
+            size = min(size, FEW)
+        return Block(int(part[members[0]]), length, size, members, layer[members])
+
+    order = np.lexsort((np.arange(len(layer)), position, layer, part))
+    for of_part in _runs(order, part):
+        left: list[np.ndarray] = []
+        for group in _runs(of_part, layer):
+            pieces: list[Block] = []
+            # From the last positions on, so that what is left over has the first.
+            while len(group) >= (size := width(_length(int(position[group[-1]]), allowed), rows)):
+                pieces.append(block(group[-size:]))
+                group = group[:-size]
+            found += reversed(pieces)
+            left.append(group)
+        together = np.zeros(0, np.intp)
+        for group in reversed(left):  # the highest layer first
+            while len(group):
+                last = int(position[[*together, *group]].max())
+                room = width(_length(last, allowed), rows) - len(together)
+                if room <= 0:
+                    found.append(block(together))
+                    together = together[:0]
+                    continue
+                together, group = np.concatenate([together, group[-room:]]), group[:-room]
+        if len(together):
+            found.append(block(together))
     return found
+
+
+def _length(last: int, allowed: Sequence[int]) -> int:
+    return next(size for size in allowed if size > last)
+
+
+def _runs(order: np.ndarray, key: np.ndarray) -> list[np.ndarray]:
+    """``order`` cut where ``key`` of its entries changes; nothing of nothing."""
+    return [] if not len(order) else np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
 
 
 def waves(blocks: Sequence[Block], devices: int) -> list[list[Block]]:

@@ -19,6 +19,7 @@ from jaxinterp.attribution.steps import Step
 from jaxinterp.attribution.writes import Writes
 from jaxinterp.core.letters import Array
 from jaxinterp.models.sites import VECTOR_SITES
+from jaxinterp.parallel.hosts import on_host
 from jaxinterp.replacement.operator import ReplacementOperator
 from jaxinterp.replacement.parts import JUNCTIONS
 
@@ -77,41 +78,39 @@ class Walker:
           heads: [c] of each block, for targets that read through a Lorsa.
         """
         length, part = wave[0].length, wave[0].part
-        given = self._stack([_pad(v.astype(self.dtype, copy=False), wave[0].width) for v in vectors])
-        at = self._stack([_pad(p.astype(np.int32), wave[0].width) for p in positions])
-        through = (
-            None if heads is None else self._stack([_pad(h.astype(np.int32), wave[0].width) for h in heads])
-        )
+        size = wave[0].width
+        given = self._stack([_pad(v.astype(self.dtype, copy=False), size) for v in vectors])
+        at = self._stack([_pad(p.astype(np.int32), size) for p in positions])
+        through = None if heads is None else self._stack([_pad(h.astype(np.int32), size) for h in heads])
+        # Of every device and target the layer where it reads; -1 for padding, which reads nowhere.
+        reads = np.full((self.devices, size), -1)
+        for own, block in zip(reads, wave, strict=False):
+            own[: len(block.members)] = block.layers
         found = Effects({}, {}, {}, {}, given, None)
         x: Any = None
-        top = max(block.layer for block in wave)
+        top = int(reads.max())
         if part == FINAL:
             x, norm = steps.enter_final(self.operator, given, at, self.mesh, length)
             if self.config.has_norm_biases:
                 found.norm[self.config.n_layers] = norm
             top -= 1
         for layer in range(top, -1, -1):
-            above = np.array([block.layer > layer for block in wave])
-            enters = np.array([block.layer == layer for block in wave]) & (part != FINAL)
+            enters = (reads == layer) & (part != FINAL)
             step: Step | None = None
             if x is not None:
                 step = steps.advance(self.operator, self.layers[layer], x, self.mesh)
             if enters.any():
-                # Vectors of zeros on devices whose block reads elsewhere.
-                own = (
-                    given
-                    if enters.all() and len(wave) == self.devices
-                    else given * self._stack([np.full((1, 1), one, self.dtype) for one in enters])
-                )
+                # Vectors of zeros for targets that read elsewhere.
+                own = self._split(np.where(enters[:, :, None], 1, 0).astype(self.dtype)) * given
                 entered = self._enter(layer, part, own, at, through, length)
-                if step is None:
-                    step = entered
-                else:
-                    alive = self._stack([*above, *[above[-1]] * (self.devices - len(above))])
-                    step = steps.either(alive, step, entered, self.mesh)
+                step = (
+                    entered
+                    if step is None
+                    else steps.either(self._split(reads > layer), step, entered, self.mesh)
+                )
             assert step is not None
             x = step.x
-            self._collect(found, layer, step, None if above.any() else part)
+            self._collect(found, layer, step, None if (reads > layer).any() else part)
         if x is None:  # read in no layer: nothing comes from below
             raise ValueError("a walk of no layers")
         embed, position = steps.finish(x, self.embed, self.learned, self.mesh)
@@ -161,13 +160,31 @@ class Walker:
     def _stack(self, parts: Sequence[Any]) -> Any:
         """One part a device; zeros where there are fewer parts."""
         parts = [np.asarray(part) for part in parts]
-        filled = [*parts, *[np.zeros_like(parts[0])] * (self.devices - len(parts))]
-        return jax.device_put(np.stack(filled), NamedSharding(self.mesh, PartitionSpec("data")))
+        return self._split(np.stack([*parts, *[np.zeros_like(parts[0])] * (self.devices - len(parts))]))
+
+    def _split(self, values: np.ndarray) -> Any:
+        """``values [devices, ...]``, each device its own."""
+        return _put(values, NamedSharding(self.mesh, PartitionSpec("data")))
+
+    def any_says(self, said: bool) -> bool:
+        """Whether any of the processes that the mesh belongs to says so: the same answer in each."""
+        return bool(np.asarray(on_host(self._split(np.full((self.devices, 1), said)))).any())
 
 
 def put_whole(tree: Any, mesh: Mesh) -> Any:
-    """Arrays whole on every device of ``mesh``."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Arrays whole on every device of ``mesh``; where it belongs to several processes, each of them has them."""
+    return _put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(leaf: Any) -> Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
+
+    return jax.tree.map(one, tree)
 
 
 def _pad(values: np.ndarray, count: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from jaxinterp.attribution.sources import PAGE, VECTORS, Active
 from jaxinterp.dictionaries import lorsa
 from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.graphs.kinds import BIAS_NAMES
+from jaxinterp.parallel.hosts import on_host
 from jaxinterp.replacement.parts import JUNCTIONS
 
 
@@ -135,11 +136,15 @@ class Rows:
         if not (features >= 0).all():  # features and directions that are read at one site
             vectors, _ = self.encoder_rows(Readings(*(column[block.members] for column in readings)))
             return vectors, None
-        reader, own = self._reader(block.part, block.layer)
-        return reader.encoder(own, features), self._heads(self._by_part[block.part], features)
+        vectors = [
+            reader.encoder(own, features[block.layers == layer])
+            for layer in np.unique(block.layers)[::-1].tolist()
+            for reader, own in [self._reader(block.part, layer)]
+        ]
+        return np.concatenate(vectors), self._heads(self._by_part[block.part], features)
 
     def _finished(self, wave: list[Block], effects: Effects) -> Iterator[Part]:
-        host = jax.tree.map(_host, effects)
+        host = jax.tree.map(np.asarray, on_host(effects))
         for i, block in enumerate(wave):
             own = jax.tree.map(lambda x, i=i: x[i], host)
             yield self._rows(block, own)
@@ -193,12 +198,3 @@ def _place_features(out: np.ndarray, group: Any, slots: Any, pages: Any, count: 
         for at in range(low + inside, high, PAGE):
             some = min(PAGE, high - at)
             out[:, group.first + at : group.first + at + some] = pages[int(group.page[at]), :count, :some]
-
-
-def _host(value: Any) -> np.ndarray:
-    """A result [devices, ...] on the host, of every process."""
-    if value.is_fully_addressable:
-        return np.asarray(value)
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(value, tiled=True))

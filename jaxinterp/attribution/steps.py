@@ -67,12 +67,19 @@ def light(operator: ReplacementOperator) -> ReplacementOperator:
     return dataclasses.replace(operator, params=params, mlps=mlps, **without)
 
 
-def slices(operator: ReplacementOperator) -> list[LayerSlice]:
-    """What each layer needs on the way back, without the weights that it does not."""
-    unused = (FORWARD_ONLY if not operator.live else frozenset()) | (OF_MLP if operator.mlps is None else frozenset())
+def stacked_slices(operator: ReplacementOperator) -> LayerSlice:
+    """What layers need on the way back, without the weights that they do not; every field with a leading L."""
+    unused = (FORWARD_ONLY if not operator.live else frozenset()) | (
+        OF_MLP if operator.mlps is None else frozenset()
+    )
     stacked = layer_slices(operator)
     weights = {name: value for name, value in stacked.weights.items() if name not in unused}
-    stacked = stacked._replace(weights=weights)
+    return stacked._replace(weights=weights)
+
+
+def slices(operator: ReplacementOperator) -> list[LayerSlice]:
+    """`stacked_slices`, one for each layer."""
+    stacked = stacked_slices(operator)
     return [_slice(stacked, layer) for layer in range(operator.config.n_layers)]
 
 
@@ -140,7 +147,7 @@ def enter(
     """
 
     def run(o: Any, one: Any, vectors: Array, positions: Array, spread: Any, heads: Any) -> Step:
-        seed = _seed(vectors, positions, length)
+        seed = at_positions(vectors, positions, length)
         if spread is not None:
             looks = spread[:, :, :length][heads, positions]
             seed = einsum("ct,cd->tcd", looks, vectors)
@@ -166,12 +173,12 @@ def enter_final(
         x = jax.ShapeDtypeStruct((length, o.config.d_model), o.dtype)
         factor = jax.ShapeDtypeStruct((length,), o.dtype)
         back = jax.linear_transpose(o.end, x, factor)
-        return jax.vmap(back, in_axes=1, out_axes=1)(_seed(vectors, positions, length))
+        return jax.vmap(back, in_axes=1, out_axes=1)(at_positions(vectors, positions, length))
 
     return _over(mesh, run, (False, True, True))(operator, vectors, positions)
 
 
-def _seed(vectors: Array, positions: Array, length: int) -> Array:
+def at_positions(vectors: Array, positions: Array, length: int) -> Array:
     """[T', C, D]: each vector [C, D] at its position [C]."""
     here = jnp.arange(length, dtype=jnp.int32)[:, None] == positions[None, :]
     return jnp.where(here[:, :, None], vectors[None], jnp.zeros((), vectors.dtype))
@@ -179,10 +186,13 @@ def _seed(vectors: Array, positions: Array, length: int) -> Array:
 
 @partial(jax.jit, static_argnames=("mesh",))
 def either(alive: Array, one: Any, other: Any, mesh: Mesh) -> Any:
-    """Arrays of ``one`` on devices where ``alive [devices]``, of ``other`` elsewhere."""
+    """The `Step` ``one`` for targets that are ``alive [devices, C]``, ``other`` for those that are not."""
 
     def run(alive: Array, one: Any, other: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(alive, a, b), one, other)
+        def pick(a: Array, b: Array) -> Array:
+            return jnp.where(alive.reshape(1, -1, *(1,) * (a.ndim - 2)), a, b)
+
+        return jax.tree.map(pick, one, other)
 
     return _over(mesh, run, (True, True, True))(alive, one, other)
 

@@ -1,11 +1,14 @@
-"""CPU seconds for every row of an attribution graph, beside what the arithmetic costs.
+"""Seconds and memory for a whole attribution graph, beside what the arithmetic costs and beside circuit-tracer.
 
-Run: python tests/benchmarks/bench_attribution.py [--tokens 64] [--targets 2048] [--json FILE]
+Run: python tests/benchmarks/bench_attribution.py [--size small] [--kind plt] [--tokens 64] [--targets 2048 | all]
+     [--lazy] [--peer PYTHON] [--json FILE]
 
-A random 6-layer model, d = 288, 6 heads, with 2,048 features a layer of which about 75 are active at each
-layer and token (the "small" size of circuit-tracer comparisons, which needs about 31 ms of CPU a row there).
-Printed: CPU milliseconds a row (all threads), the machine's float32 matrix-product rate in the same
-minute, the necessary floating-point operations and the share of that rate that was reached.
+Random models and dictionaries of the sizes on which circuit-tracer 0.4.1 was measured (CPU, float32, two threads), with
+about 75 active features at each layer and token; each graph is made under that program's convention. Printed: CPU
+seconds of all threads (wall seconds on an accelerator) without compilation, and what compilation took; programs
+compiled for the first prompt and for a second one; the peak of memory during a graph beyond what was there before and
+the graph itself; floating-point operations that no exact method can leave out (layers and positions that a target does
+not depend on are not counted), the machine's rate of float32 matrix products in the same minute, and the share of it.
 """
 
 from __future__ import annotations
@@ -13,65 +16,155 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
+import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.attribution import trace
-from jaxinterp.dictionaries import Dictionary
+from jaxinterp.dictionaries import Dictionary, load_dictionary, save_dictionary
 from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
+from jaxinterp.graphs.kinds import FEATURE, TARGET
 from jaxinterp.models import Model, ModelConfig, declare, forward
 from jaxinterp.parallel import weights
 
-PEER_MS, SCAN_MS = 31.0, 0.8
+SIZES: dict[str, tuple[dict[str, Any], int]] = {
+    "tiny": (
+        {"vocab_size": 4096, "d_model": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "d_head": 16, "d_mlp": 256,
+         "context": 8192, "post_norms": True, "activation": "gelu_tanh", "final_softcap": 30.0}, 1024,
+    ),
+    "small": (
+        {"vocab_size": 4096, "d_model": 288, "n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "d_head": 48, "d_mlp": 768,
+         "context": 4096}, 2048,
+    ),
+    "gpt2s": (
+        {"vocab_size": 32000, "d_model": 768, "n_layers": 12, "n_heads": 12, "n_kv_heads": 12, "d_head": 64,
+         "d_mlp": 3072, "context": 1024, "norm": "layer", "positions": "learned", "gated": False,
+         "activation": "gelu_tanh", "qkv_bias": True, "out_bias": True, "mlp_bias": True}, 16384,
+    ),
+    "gemma2-2b": (
+        {"vocab_size": 256000, "d_model": 2304, "n_layers": 26, "n_heads": 8, "n_kv_heads": 4, "d_head": 256,
+         "d_mlp": 9216, "context": 8192, "post_norms": True, "activation": "gelu_tanh", "final_softcap": 30.0,
+         "windows": (4096, 0) * 13}, 16384,
+    ),
+}  # fmt: skip
+
+# (size, kind, tokens, targets) → CPU seconds of circuit-tracer's attribute(), one run each on a shared machine
+PEER = {
+    ("tiny", "plt", 16, "512"): 0.9, ("tiny", "plt", 16, "2048"): 1.8, ("tiny", "plt", 64, "2048"): 8.2,
+    ("tiny", "plt", 64, "7500"): 27.0, ("tiny", "clt", 16, "2048"): 3.7, ("tiny", "clt", 64, "512"): 5.8,
+    ("small", "plt", 16, "2048"): 12.8, ("small", "plt", 64, "2048"): 64.8, ("small", "plt", 64, "7500"): 171.1,
+    ("small", "plt", 64, "all"): 64.8, ("small", "clt", 16, "2048"): 41.0, ("small", "clt", 64, "512"): 41.5,
+    ("gpt2s", "plt", 16, "2048"): 94.8, ("gpt2s", "plt", 64, "512"): 95.6, ("gpt2s", "clt", 16, "512"): 153.2,
+}  # fmt: skip
+PEER_GB = {
+    ("small", "plt", 64): 4.3,
+    ("small", "clt", 16): 2.9,
+    ("gpt2s", "plt", 16): 4.9,
+    ("gpt2s", "clt", 16): 11.5,
+}
 
 
-def matmul_rate(size: int = 2048, repeats: int = 6) -> float:
-    """Float32 matrix product, floating-point operations a CPU second."""
+def matmul_rate(size: int = 2048, repeats: int = 8, precision: str = "highest") -> float:
+    """Float32 matrix product, floating-point operations a CPU second (a second on an accelerator)."""
     a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
     product(a).block_until_ready()
     best = math.inf
     for _ in range(repeats):
-        start = time.process_time()
+        start = clock()
         product(a).block_until_ready()
-        best = min(best, time.process_time() - start)
+        best = min(best, clock() - start)
     return 2 * size**3 / best
 
 
-def build(kind: str, tokens: int, active: int) -> tuple[Model, Dictionary, np.ndarray]:
-    """A random model, a random dictionary with biases set so that about ``active`` features are on."""
-    config = ModelConfig(
-        vocab_size=4096, d_model=288, n_layers=6, n_heads=6, n_kv_heads=6, d_head=48, d_mlp=768, context=256
-    )
+def clock() -> float:
+    """CPU seconds of this process; seconds where an accelerator does the work."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
+
+
+def build(size: str, kind: str, tokens: int, active: int = 75) -> tuple[Model, Dictionary, np.ndarray]:
+    """A random model, a random dictionary with biases set so that about ``active`` features are on, two prompts."""
+    fields, n_features = SIZES[size]
+    config = ModelConfig(**fields)
     params = weights.initialise(declare(config), key=jax.random.key(1), dtype=jnp.float32)
-    d = DictionaryConfig(kind, 6, 2048, 288, activation="relu", read_site="mlp_in")
+    write_site = "mlp_out"
+    d = DictionaryConfig(
+        kind, config.n_layers, n_features, config.d_model, activation="relu", read_site="mlp_in", write_site=write_site
+    )  # fmt: skip
     features = weights.initialise(kind_of(d).declare(d), key=jax.random.key(2), dtype=jnp.float32)
-    ids = np.random.default_rng(0).integers(0, 4096, tokens)
-    _, found = forward(params, config, jnp.asarray(ids)[None], sites=("mlp_in",))
-    h = np.asarray(kind_of(d).pre_activations(features, d, found.mlp_in[:, 0]))
-    bias = -np.quantile(h, 1 - active / 2048, axis=(1, 2))
-    features["b_enc"] = jnp.asarray(np.repeat(bias[:, None], 2048, 1), jnp.float32)
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, tokens))
+    _, found = jax.jit(lambda p, x: forward(p, config, x, sites=("mlp_in",)))(params, jnp.asarray(ids[:1]))
+    bias = []
+    for layer in range(config.n_layers):
+        h = np.asarray(jnp.matmul(found.mlp_in[layer, 0], features["W_enc"][layer].T, precision="highest"))
+        bias.append(np.full(n_features, -np.quantile(h, 1 - active / n_features)))
+    features["b_enc"] = jnp.asarray(np.stack(bias), jnp.float32)
     return Model(params, config), Dictionary(features, d), ids
 
 
-def necessary_flops(model: Model, tokens: int, active: np.ndarray, layers: np.ndarray, kind: str) -> float:
-    """Multiply-adds times two of the frozen backward pass and contraction, layers above a target left out.
-
-    A causal position mask would save up to half of it; it is counted in full because the walk does.
-    """
-    c = model.config
-    width, heads, d = c.n_heads * c.d_head, c.n_heads, c.d_model
-    block = 2 * tokens * d * width * 2 + 2 * tokens * tokens * heads * c.d_head
+def necessary_flops(graph: Any, config: ModelConfig, kind: str, active: np.ndarray) -> float:
+    """Multiply-adds times two: transposed attention and contraction of every target, at the layers and positions that
+    it depends on. ``active [L, T]``: active features."""
+    d, inner, kv = (
+        config.d_model,
+        config.n_heads * config.d_head,
+        config.n_kv_heads * config.d_head,
+    )
+    nodes = graph.nodes
+    below = np.cumsum(np.cumsum(active, axis=0) if kind == "clt" else active, axis=0).cumsum(axis=1)
     total = 0.0
-    for layer in layers:
-        for below in range(layer):
-            sources = active[below] if kind == "plt" else active[: below + 1].sum()
-            total += block + 2 * d * sources
-        total += block if layer < c.n_layers else 0.0
-    return total
+    for what, read_in in ((FEATURE, 1), (TARGET, 0)):
+        own = nodes[nodes["kind"] == what]
+        layers, seen = own["layer"].astype(float), own["position"] + 1.0
+        walks = layers + read_in  # a feature's own layer has its attention before the place where it reads
+        total += (walks * (seen * 2 * d * (inner + kv) + seen * (seen + 1) * inner)).sum()
+        at = own["layer"] - 1
+        inside = at >= 0
+        total += 2 * d * below[at[inside], own["position"][inside]].sum()
+    return float(total)
+
+
+class Peak:
+    """The most resident memory while a block runs, and how much there was before; bytes."""
+
+    def __enter__(self) -> Peak:
+        self.before = self.most = _resident()
+        self._on = True
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._on = False
+        self._thread.join()
+        self.most = max(self.most, _resident())
+
+    def _watch(self) -> None:
+        while self._on:
+            self.most = max(self.most, _resident())
+            time.sleep(0.004)
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+class Compiled:
+    """Counts programs that XLA compiled, and seconds of it."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._seen)
+
+    def _seen(self, event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count, self.seconds = self.count + 1, self.seconds + seconds
 
 
 def main() -> None:
@@ -79,49 +172,70 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--kind", choices=("plt", "clt"), default="plt")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--targets", type=int, default=2048)
+    parser.add_argument("--targets", default="2048", help="features that become targets, or all")
     parser.add_argument("--active", type=int, default=75)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--lazy", action="store_true", help="decoders stay in their file")
     parser.add_argument("--json")
     args = parser.parse_args()
-    model, dictionary, ids = build(args.kind, args.tokens, args.active)
+    compiled = Compiled()
+    model, dictionary, prompts = build(args.size, args.kind, args.tokens, args.active)
+    given: Any = dictionary
+    folder = tempfile.TemporaryDirectory()
+    if args.lazy:
+        save_dictionary(dictionary, folder.name)
+        given = load_dictionary(folder.name, lazy=True)
+        del dictionary
+    limit = None if args.targets == "all" else int(args.targets)
 
-    seconds, first = [], None
-    for _ in range(args.repeats + 1):
-        start, wall = time.process_time(), time.monotonic()
-        graph = trace(
-            model,
-            dictionary,
-            ids,
-            max_feature_nodes=args.targets,
-            convention="circuit-tracer",
-            memory_budget=2**36,
+    def graph_of(ids: np.ndarray) -> Any:
+        return trace(
+            model, given, ids, max_feature_nodes=limit, convention="circuit-tracer", memory_budget=2**37
         )
-        spent = time.process_time() - start
-        first, seconds = (spent, seconds) if first is None else (first, [*seconds, spent])
-        print(f"  trace: {spent:.2f} CPU s, {time.monotonic() - wall:.2f} s wall", flush=True)
+
+    compiled.count, compiled.seconds = 0, 0.0
+    start = clock()
+    graph = graph_of(prompts[0])
+    first, programs, compile_seconds = clock() - start, compiled.count, compiled.seconds
+    compiled.count = 0
+    start = clock()
+    graph_of(prompts[1])
+    second, again = clock() - start, compiled.count
+    seconds, beyond = [], []
+    size = sum(getattr(graph, name).nbytes for name in ("nodes", "indptr", "indices", "weights"))
+    del graph
+    for _ in range(args.repeats):
+        with Peak() as peak:
+            start, wall = clock(), time.monotonic()
+            graph = graph_of(prompts[0])
+            seconds.append(clock() - start)
+        beyond.append(peak.most - peak.before - size)
+        print(f"  graph: {seconds[-1]:.2f} s, {time.monotonic() - wall:.2f} s wall", flush=True)
     rate = matmul_rate()
-    nodes = graph.nodes[graph.nodes["kind"] == 0]
-    rows = len(nodes) + len(graph.targets)
-    counts = np.full(6, args.active * args.tokens, float)
-    layers = np.concatenate([nodes["layer"], np.full(len(graph.targets), 6)])
-    flops = necessary_flops(model, args.tokens, counts, layers, args.kind)
-    best = min(seconds)
+    assert graph.checks().ok, graph.checks()
+    active = np.full((model.config.n_layers, args.tokens), args.active, float)
+    flops = necessary_flops(graph, model.config, args.kind, active)
+    best, key = min(seconds), (args.size, args.kind, args.tokens)
+    peer = PEER.get((*key, args.targets))
     result = {
-        "kind": args.kind, "tokens": args.tokens, "rows": rows, "cpu_seconds": round(best, 3),
-        "cpu_seconds_first_call": round(first or 0, 3), "ms_per_row": round(1e3 * best / rows, 3),
-        "matmul_gflops_per_cpu_second": round(rate / 1e9, 1), "necessary_gflop": round(flops / 1e9, 1),
-        "floor_ms_per_row": round(1e3 * flops / rate / rows, 3), "share_of_floor": round(flops / rate / best, 3),
-        "circuit_tracer_ms_per_row": PEER_MS, "einsum_scan_ms_per_row": SCAN_MS,
-        "times_faster_than_circuit_tracer": round(PEER_MS / (1e3 * best / rows), 1),
+        "size": args.size, "kind": args.kind, "tokens": args.tokens, "targets": args.targets, "lazy": args.lazy,
+        "device": str(jax.devices()[0]), "rows": int((np.diff(graph.indptr) > 0).sum()), "edges": len(graph.weights),
+        "seconds": round(best, 3), "clock": "CPU" if jax.default_backend() == "cpu" else "wall",
+        "first_call": round(first, 2), "programs": programs, "compile_wall_seconds": round(compile_seconds, 2),
+        "second_prompt": round(second, 3), "programs_second_prompt": again,
+        "gb_beyond_model_and_result": round(min(beyond) / 1e9, 3), "result_gb": round(size / 1e9, 3),
+        "necessary_gflop": round(flops / 1e9, 1), "matmul_gflops": round(rate / 1e9, 1),
+        "floor_seconds": round(flops / rate, 3), "share_of_floor": round(flops / rate / best, 3),
+        "circuit_tracer_seconds": peer, "times_as_fast": peer and round(peer / best, 1),
+        "circuit_tracer_peak_gb": PEER_GB.get(key),
     }  # fmt: skip
     print(json.dumps(result, indent=2))
     if args.json:
-        from pathlib import Path
-
         Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+    folder.cleanup()
 
 
 if __name__ == "__main__":
