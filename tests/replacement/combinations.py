@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ COMBINATIONS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "mlp-sae-some": ([sae("mlp_out_raw", layers=(0, 2))], "tangent", "gemma2"),
     "mlp-some": ([{**PLT, "layers": (0, 2)}], "constant", "gemma2"),
     "clt-some": ([{**CLT, "layers": (0, 2)}], "tangent", "experts"),
-    "three": ([sae("resid_post"), SKIP, LORSA], "constant", "gpt2"),
+    "three": ([sae("resid_post"), SKIP, {**LORSA, "layers": (0, 2)}], "constant", "gpt2"),
 }  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def dictionary(model: Model, spec: dict[str, Any], number: int = 0, **more: Any)
     )
 
 
+@functools.cache
 def make(name: str, **changes: Any) -> Made:
     """The replacement model of that name in float64; ``changes`` of the model's config."""
     specs, mlp, family = COMBINATIONS[name]

@@ -17,11 +17,12 @@ from tests.replacement.routes import PATTERN, close, derivative, dot, random_lik
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-CASES = [("complete", "live"), ("mlp-sae-some", "live-norms"), ("residual-tangent", "live")]
+CASES = [("complete", "live")]
 SLOW = [
     *[(name, how) for name in ("heads-sae", "three", "clt-some") for how in ("live-norms", "live")],
-    *[("lines", "live-norms"), ("residual-mid", "live"), ("mlp-sae", "live"), ("residual-constant", "live")],
-]
+    ("lines", "live-norms"), ("mlp-sae-some", "live-norms"), ("residual-tangent", "live"),
+    ("residual-mid", "live"), ("mlp-sae", "live"), ("residual-constant", "live"),
+]  # fmt: skip
 
 
 def sources_of(made: Made) -> Any:
@@ -73,6 +74,7 @@ def test_integrated_effects_are_complete(name: str, how: str) -> None:
     assert gaps[2] < 1e-2 * min(gaps[:2])
 
 
+@pytest.mark.slow
 def test_integrated_effects_of_what_is_linear_are_exact() -> None:
     """One step does: frozen patterns and no norms leave nothing else than the last norm and what it reads."""
     made = make("three", pre_norms=False)

@@ -23,7 +23,7 @@ from tests.replacement.routes import FROZEN, TOLERANCE, close, derivative, dot, 
 from tests.support import tiny_model
 
 pytestmark = pytest.mark.usefixtures("x64")
-FAST = ("complete", "heads-sae", "residual-tangent", "mlp-sae-some", "three")
+FAST = ("mlp-sae-some", "three")
 
 
 def check(made: Made) -> None:
@@ -89,7 +89,7 @@ def test_layers_one_by_one_and_no_later_positions(how: str) -> None:
 
 def test_targets_of_a_lorsa_look_elsewhere() -> None:
     """A pre-activation is what its seed finds at the read site, and the bias."""
-    made = make("complete-some")
+    made = make("three")
     (number,) = (i for i, place in enumerate(made.places) if place.junction == "attention")
     place, own, read = made.places[number], made.at(made.places[number]), made.run.read[number]
     assert own is not None and own.config.attention is not None
