@@ -77,7 +77,10 @@ def wanted(active: tuple[int, int, int], silent: tuple[int, int, int]) -> list[A
     ]
 
 
-@pytest.fixture(scope="module", params=[("gpt2", "clt"), ("gemma2", "skip-plt")], ids="-".join)
+@pytest.fixture(
+    scope="module", ids="-".join,
+    params=[("gpt2", "clt"), pytest.param(("gemma2", "skip-plt"), marks=pytest.mark.slow)],
+)  # fmt: skip
 def case(request: pytest.FixtureRequest) -> Case:
     with jax.enable_x64(True):
         family, name = request.param
@@ -182,29 +185,33 @@ def test_i6_steering_moves_every_target_by_its_edge(case: Case) -> None:
     dense = dense_matrix(graph)
     features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
     strongest = features[np.argsort(-np.abs(dense[graph.targets][:, features]).sum(axis=0))[:2]]
+
+    @jax.jit
+    def sites(strength: float, writes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What the unembedding and the encoders read, and pre-activations, with that much of the change."""
+
+        def step(carry: None, number: int, reads: Reads) -> tuple[None, jax.Array]:
+            out = getattr(clean, d.write_site)[number] + strength * writes[number]
+            if d.skip:
+                moved = getattr(reads, d.read_site) - getattr(clean, d.read_site)[number]
+                out = out + einsum("btd,ed->bte", moved, case.dictionary.params["W_skip"][number])
+            return carry, out
+
+        _, found = forward(
+            model.params, model.config, tokens, sites=(d.read_site, "final_norm"), edits=clamps,
+            swap=MlpSwap(step, None, d.write_site),
+        )  # fmt: skip
+        x = getattr(found, d.read_site)[:, 0]
+        return found.final_norm[0], x, kind.pre_activations(case.dictionary.params, d, x)
+
     for node in strongest.tolist():
         layer, position, index = (int(graph.nodes[name][node]) for name in ("layer", "position", "index"))
         change = -2.5 * float(graph.nodes["activation"][node])
         a = jnp.zeros((1, LENGTH, d.n_features)).at[0, position, index].set(change)
         writes = kind.decode_into(case.dictionary.params, d, layer, a)
 
-        def read(strength: float, writes: jax.Array = writes) -> np.ndarray:
-            def step(carry: None, number: int, reads: Reads) -> tuple[None, jax.Array]:
-                out = getattr(clean, d.write_site)[number] + strength * writes[number]
-                if d.skip:
-                    moved = getattr(reads, d.read_site) - getattr(clean, d.read_site)[number]
-                    out = out + einsum("btd,ed->bte", moved, case.dictionary.params["W_skip"][number])
-                return carry, out
-
-            _, found = forward(
-                model.params, model.config, tokens, sites=(d.read_site, "final_norm"), edits=clamps,
-                swap=MlpSwap(step, None, d.write_site),
-            )  # fmt: skip
-            x = getattr(found, d.read_site)[:, 0]
-            h = kind.pre_activations(case.dictionary.params, d, x)
-            return expected(case, np.asarray(found.final_norm)[0], np.asarray(x), np.asarray(h))
-
-        moved = read(1.0) - read(0.0)
+        before, after = (expected(case, *map(np.asarray, sites(strength, writes))) for strength in (0.0, 1.0))
+        moved = after - before
         assert np.abs(moved - -2.5 * dense[graph.targets, node]).max() < TOLERANCE * (np.abs(moved).max() + 1)
 
 
@@ -247,10 +254,8 @@ def test_two_prompts_and_their_contrast(case: Case) -> None:
     assert len(found.only("a")) and len(found.only("b"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["three", *(pytest.param(one, marks=pytest.mark.slow) for one in ("complete-some", "residual-mid"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["three", "complete-some", "residual-mid"])
 def test_features_and_directions_of_every_part(name: str) -> None:
     """Attention, MLP and residual stream, active or not, against what dictionaries say of the model's own sites."""
     specs, mlp, family = COMBINATIONS[name]
