@@ -24,6 +24,8 @@ FOLLOWED = {
     "dynamic_tanh": str,
     "mlp": str,
     "first_position": bool,
+    "linearisation": str,
+    "steps": int,
 }
 """Settings that `trace` takes as they are recorded; one that is not recorded had its default."""
 
