@@ -9,6 +9,7 @@ Letters: A features, n nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from jaxinterp.attribution.rows import Part
@@ -32,7 +33,9 @@ class Known:
     def add(self, part: Part) -> None:
         """Rows of the nodes ``part.numbers``."""
         self.parts.append(part)
-        self._sums.append(np.maximum(_absolute(part.rows, np.ones(part.rows.shape[1], part.rows.dtype)), _LEAST))
+        self._sums.append(
+            np.maximum(_absolute(part.rows, np.ones(part.rows.shape[1], part.rows.dtype)), _LEAST)
+        )
 
     def influence(self, weights: np.ndarray) -> np.ndarray:
         """[n] influence of every node on the targets, which have ``weights [n]``.

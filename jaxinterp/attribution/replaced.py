@@ -95,8 +95,8 @@ def contributions(at: Replaced, layer: int, position: int, vectors: Array) -> np
         walker._collect(found, below, step, None)
     embed, learned = steps.finish(x, walker.embed, walker.learned, walker.mesh)
     found = jax.tree.map(lambda leaf: np.asarray(leaf)[0], found._replace(embed=embed, position=learned))
-    rows = Rows(walker, at.layout, at.setup.readers, at.setup.active)
-    part = rows._rows(Block(layer, FINAL, length, count, np.arange(count)), found)
+    rows = Rows(at.setup.walkers, at.layout, at.setup.readers, at.setup.active)
+    part = rows._rows(Block(FINAL, length, count, np.arange(count), np.full(count, layer)), found)
     out = np.zeros((len(at.sources), count), part.rows.dtype)
     out[: part.features], out[at.layout.features :] = (
         part.rows[:, : part.features].T,

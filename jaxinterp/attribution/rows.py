@@ -47,17 +47,19 @@ class Rows:
     """Computes rows over every node of a graph."""
 
     def __init__(
-        self, walker: Walker, layout: Layout, readers: Sequence[FeatureRows | None], active: Active,
-        block_rows: int = ROWS,
+        self, walkers: Sequence[tuple[float, Walker]], layout: Layout, readers: Sequence[FeatureRows | None],
+        active: Active, block_rows: int = ROWS,
     ) -> None:  # fmt: skip
         """Args:
+        walkers: with what each weighs; rows are the weighted sum of theirs.
         readers: rows of the dictionary at each place.
         block_rows: see `blocks.cut`.
         """
-        self.walker, self.layout, self.readers, self.active = walker, layout, readers, active
+        self.walkers, self.layout, self.readers, self.active = walkers, layout, readers, active
+        self.walker = walkers[0][1]
         self.block_rows = block_rows
-        self.padded = walker.writes.padded
-        self._by_part = {JUNCTIONS.index(place.junction): i for i, place in enumerate(walker.places)}
+        self.padded = self.walker.writes.padded
+        self._by_part = {JUNCTIONS.index(place.junction): i for i, place in enumerate(self.walker.places)}
 
     def of_features(self, features: np.ndarray) -> Iterator[Part]:
         """Rows of active features given by node number; blocks come in node order within a shape."""
@@ -73,7 +75,7 @@ class Rows:
     def of_readings(self, readings: Readings) -> Iterator[Part]:
         """Rows of readings, numbered as they stand."""
         blocks = cut(readings.layer, readings.part, readings.position, self.padded, self.block_rows)
-        open_: tuple[list[Block], Effects] | None = None
+        open_: tuple[list[Block], list[Effects]] | None = None
         for wave in waves(blocks, self.walker.devices):
             started = wave, self._walk(wave, readings)
             if open_ is not None:  # while the devices compute the next
@@ -119,7 +121,7 @@ class Rows:
         assert reader is not None
         return reader, self.walker.places[number].layers.index(layer)
 
-    def _walk(self, wave: list[Block], readings: Readings) -> Effects:
+    def _walk(self, wave: list[Block], readings: Readings) -> list[Effects]:
         vectors, heads = [], []
         for block in wave:
             found, through = self._read_with(block, readings)
@@ -127,7 +129,7 @@ class Rows:
             heads.append(through)
         positions = [readings.position[block.members] for block in wave]
         known = [h for h in heads if h is not None]
-        return self.walker.walk(wave, vectors, positions, known if known else None)
+        return [walker.walk(wave, vectors, positions, known if known else None) for _, walker in self.walkers]
 
     def _read_with(self, block: Block, readings: Readings) -> tuple[np.ndarray, np.ndarray | None]:
         features = readings.feature[block.members]
@@ -143,11 +145,17 @@ class Rows:
         ]
         return np.concatenate(vectors), self._heads(self._by_part[block.part], features)
 
-    def _finished(self, wave: list[Block], effects: Effects) -> Iterator[Part]:
-        host = jax.tree.map(np.asarray, on_host(effects))
+    def _finished(self, wave: list[Block], effects: list[Effects]) -> Iterator[Part]:
+        host = [jax.tree.map(np.asarray, on_host(one)) for one in effects]
         for i, block in enumerate(wave):
-            own = jax.tree.map(lambda x, i=i: x[i], host)
-            yield self._rows(block, own)
+            parts = [self._rows(block, jax.tree.map(lambda x, i=i: x[i], one)) for one in host]
+            if len(parts) == 1:
+                yield parts[0]
+                continue
+            weights = [weight for weight, _ in self.walkers]
+            rows = sum(w * part.rows.astype(np.float64) for w, part in zip(weights, parts, strict=True))
+            left = sum(w * part.left for w, part in zip(weights, parts, strict=True))
+            yield parts[0]._replace(rows=np.asarray(rows, parts[0].rows.dtype), left=np.asarray(left))
 
     def _rows(self, block: Block, effects: Any) -> Part:
         layout, count = self.layout, len(block.members)

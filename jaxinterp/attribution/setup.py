@@ -41,7 +41,8 @@ from jaxinterp.replacement import (
     part_arrays,
     places,
 )
-from jaxinterp.replacement.operator import ReplacementOperator
+from jaxinterp.replacement.linearise import linearise
+from jaxinterp.replacement.operator import ReplacementOperator, Sources
 from jaxinterp.replacement.parts import JUNCTIONS
 
 
@@ -74,7 +75,8 @@ class Setup(NamedTuple):
       active, groups: the features.
       readers: rows of the dictionary at each place.
       writes: what sources write.
-      walker: walks blocks of targets.
+      walkers: walk blocks of targets, each with what its effects weigh: one, or one for each operator of a
+        linearisation that is a mean.
       identity_1: the replacement's logits against the model's, relative to the largest.
     """
 
@@ -86,8 +88,13 @@ class Setup(NamedTuple):
     groups: list[Group]
     readers: list[FeatureRows | None]
     writes: Writes
-    walker: Walker
+    walkers: list[tuple[float, Walker]]
     identity_1: float
+
+    @property
+    def walker(self) -> Walker:
+        """The only one, of the frozen replacement model."""
+        return self.walkers[0][1]
 
     def logits(self, position: int) -> np.ndarray:
         """[V] after any softcap."""
@@ -133,7 +140,7 @@ def _of_dtype(dictionary: AnyDictionary, dtype: Any) -> AnyDictionary:
 
 def set_up(
     model: Model, parts: Parts, ids: np.ndarray, *, mesh: Mesh, skip_first: bool = False,
-    dynamic_tanh: str = "secant", kept: int = KEPT,
+    dynamic_tanh: str = "secant", linearisation: str = "frozen", steps: int = 16, kept: int = KEPT,
 ) -> Setup:  # fmt: skip
     """Run the model on a prompt and find what its graph is made of.
 
@@ -143,10 +150,11 @@ def set_up(
       mesh: for the walks.
       skip_first: features and errors at position 0 are no sources.
       dynamic_tanh: see `replacement.freeze`.
+      linearisation, steps: see `replacement.linearise`.
       kept: bytes of decoder rows that may be kept; beyond, they stream.
 
     Raises:
-      InputError: logits that are not finite.
+      InputError: logits that are not finite, another linearisation.
     """
     config, n_tokens = model.config, len(ids)
     padded = padded_length(n_tokens, config.context)
@@ -165,15 +173,19 @@ def set_up(
     groups = lay_out(active, parts.places, config.n_layers, n_tokens)
     arrays = part_arrays(parts.places, [None if r is None else r.small() for r in readers], config)
     operator = make_operator(model.params, config, run, parts.places, arrays)
-    own, difference, embed = _measured(operator, run, n_tokens)
+    sources, difference = _measured(operator, run, n_tokens)
+    own = sources.layers.write
     bias = [None if a.decoder_bias is None else np.asarray(a.decoder_bias) for a in arrays]
     writes = Writes(
         groups, parts.places, readers, [np.asarray(x) for x in own], bias, n_tokens, skip_first,
         partial(put_whole, mesh=mesh), kept,
     )  # fmt: skip
-    walker = Walker(operator, writes, embed, run.patterns, mesh)
+    walkers = [
+        (weight, Walker(one, writes, sources.embed, run.patterns, mesh))
+        for weight, one in linearise(operator, sources, linearisation, steps=steps)
+    ]
     return Setup(
-        parts, ids, run, operator, active, groups, readers, writes, walker, float(np.asarray(difference))
+        parts, ids, run, operator, active, groups, readers, writes, walkers, float(np.asarray(difference))
     )
 
 
@@ -188,17 +200,14 @@ def _run(
 
 
 @jax.jit
-def _measured(
-    operator: ReplacementOperator, run: Run, n_tokens: Any
-) -> tuple[tuple[Array, ...], Array, Array]:
-    """What is written at each place, I1 (the replacement's logits against the model's), and the token embeddings."""
-    own = own_writes(operator, run)
-    sources = model_sources(operator, run, own)
+def _measured(operator: ReplacementOperator, run: Run, n_tokens: Any) -> tuple[Sources, Array]:
+    """The sources of the prompt, and I1: the replacement's logits against the model's."""
+    sources = model_sources(operator, run, own_writes(operator, run))
     raw = einsum("td,dv->tv", operator.apply(sources).final, unembedding(operator.params, operator.config))
     inside = (jnp.arange(raw.shape[0], dtype=jnp.int32) < n_tokens)[:, None]
     difference = jnp.where(inside, jnp.abs(softcap(raw, operator.config) - run.logits[0]), 0).max()
     largest = jnp.where(inside, jnp.abs(run.logits[0]), 0).max()
-    return own, difference / largest, sources.embed
+    return sources, difference / largest
 
 
 def _bad_weights(model: Model) -> str:

@@ -118,10 +118,11 @@ def find_active(
                 rows = reader.dictionary.pieces.encoder(own).rows(kept).astype(reader.dictionary.dtype)
                 reader.keep(own, kept, rows, bias[kept])
     found.sort(key=lambda one: one[0])
+    n_parts = len(JUNCTIONS)
     whole = [
-        (np.full(len(c[0]), number), np.full(len(c[0]), stage % len(JUNCTIONS)), np.full(len(c[0]), stage // len(JUNCTIONS)), *c)
+        (*(np.full(len(c[0]), value) for value in (number, stage % n_parts, stage // n_parts)), *c)
         for stage, number, c in found
-    ]  # fmt: skip
+    ]
     if not whole:
         empty = [np.zeros(0, np.int32) for _ in range(5)] + [np.zeros(0, run.logits.dtype) for _ in range(3)]
         return Active(*empty)

@@ -24,8 +24,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum
-from jaxinterp.replacement.mlps import MlpLine
 from jaxinterp.replacement.layer import LayerSlice, layer_apply, shorten
+from jaxinterp.replacement.mlps import MlpLine
 from jaxinterp.replacement.operator import ReplacementOperator, layer_slices
 
 FORWARD_ONLY = frozenset(

@@ -28,7 +28,7 @@ from jaxinterp.attribution.targets import resolve
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.provenance import versions
 from jaxinterp.dictionaries.lazy import AnyDictionary
-from jaxinterp.graphs.build import Csr, EdgeBuilder
+from jaxinterp.graphs.build import Csr, EdgeBuilder, rows_of
 from jaxinterp.graphs.graph import Graph, assemble
 from jaxinterp.graphs.kinds import CONVENTIONS
 from jaxinterp.models.generation import check_tokens, prompt_ids
@@ -38,14 +38,15 @@ from jaxinterp.parallel.mesh import make
 
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
 RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
-RECORDED_WHERE_SET = ("dynamic_tanh", "mlp", "first_position")
+RECORDED_WHERE_SET = ("dynamic_tanh", "mlp", "first_position", "linearisation", "steps")
 
 
 def trace(
     model: Model, dictionary: AnyDictionary | Sequence[AnyDictionary], prompt: Any, *, targets: Any = None,
     max_feature_nodes: int | None = None, seconds: float | None = None, convention: str = "paper",
     rank_every: int | None = None, first_position: bool | None = None, dynamic_tanh: str = "secant",
-    mlp: str = "constant", memory_budget: int | None = None, devices: Sequence[Any] | None = None,
+    mlp: str = "constant", linearisation: str = "frozen", steps: int = 16,
+    memory_budget: int | None = None, devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:  # fmt: skip
     """The exact attribution graph of a prompt.
@@ -71,9 +72,14 @@ def trace(
       dynamic_tanh: what stands for a Dynamic Tanh in a model that has it, the "secant" through the origin or the
         "tangent", whose constant goes to the bias nodes of norms; see `replacement.freeze`.
       mlp: what stands for MLPs without a dictionary, their output as an error ("constant") or their "tangent".
+      linearisation: "frozen", the replacement model whose effects add up exactly; or what effects are when "live-norms"
+        or also patterns ("live") respond, or averaged along the path from nothing to the prompt ("integrated-norms",
+        "integrated"); see `replacement.linearise`. What they leave of a value is in the column ``constant``.
+      steps: operators along the path of an integrated one.
       memory_budget: bytes that the graph may take; None means half of the machine's memory.
       devices: devices to spread blocks over; None means those that hold the model. The result does not
-        depend on it, unless the model's weights themselves are divided over them (then to rounding).
+        depend on it, unless the model's weights themselves are divided over them (then to rounding). Of several
+        processes, ``jax.devices()``: each calls this with the same arguments, and each has the whole graph.
       progress: called with (rows done, rows in all).
 
     Returns:
@@ -102,7 +108,10 @@ def trace(
         ids = check_tokens(model.config, prompt_ids(model, prompt))
         text = prompt if isinstance(prompt, str) else None
         wanted = prepare(targets, ids, model.config, model.tokenizer, parts.junctions(), text)
-        found = set_up(model, parts, wanted.ids, mesh=mesh, skip_first=skip_first, dynamic_tanh=dynamic_tanh)
+        found = set_up(
+            model, parts, wanted.ids, mesh=mesh, skip_first=skip_first, dynamic_tanh=dynamic_tanh,
+            linearisation=linearisation, steps=steps,
+        )  # fmt: skip
         settings = {
             "convention": convention,
             "max_feature_nodes": max_feature_nodes,
@@ -119,6 +128,8 @@ def trace(
             p.junction == "mlp" and p.dictionary is not None for p in parts.places
         ):
             settings["mlp"] = mlp
+        if linearisation != "frozen":
+            settings |= {"linearisation": linearisation, "steps": steps}
         if first_position is not None:
             settings["first_position"] = first_position
         limits = _Limits(
@@ -152,7 +163,7 @@ def _graph(
     )
     limit = len(active) if limits.features is None else min(limits.features, len(active))
     check_memory(layout, limit, len(targets), found.run.logits.dtype, limits.memory, limits.end is not None)
-    rows = Rows(found.walker, layout, found.readers, active)
+    rows = Rows(found.walkers, layout, found.readers, active)
     vectors, constants = rows.encoder_rows(targets.readings)
     readings = targets.readings._replace(vectors=vectors)
     values = targets.of_readings(rows.values(readings, constants, found))
@@ -160,6 +171,10 @@ def _graph(
         layout, active, found.parts.places, found.ids, targets, values, targets.of_readings(constants)
     )
     csr, nodes, left_out = _Collector(rows, nodes, targets, readings, limits).edges(limit)
+    if "linearisation" in settings:
+        known = ~np.isnan(nodes["value"])
+        sums = np.bincount(rows_of(csr), weights=csr.weights.astype(np.float64), minlength=len(nodes))
+        nodes["constant"][known] = (nodes["value"] - nodes["left_out"] - sums)[known]
     measured: dict[str, Any] = {"identity_1": found.identity_1}
     if left_out is not None:
         measured["left_out"] = left_out
@@ -242,7 +257,8 @@ class _Collector:
             for part in self.rows.of_features(batch):
                 known.add(part)
                 self._report(len(part.numbers), limit)
-            if self.limits.end is not None and time.monotonic() > self.limits.end:
+            end = self.limits.end
+            if end is not None and self.rows.walker.any_says(time.monotonic() > end):
                 break
         keep = np.ones(layout.size, bool)
         keep[: layout.features] = False
@@ -304,7 +320,11 @@ def _plain_names(parts: Parts) -> Any:
 
 
 def _mesh(devices: Sequence[Any] | None, model: Model) -> Any:
+    tokens = model.params["embed"]["tokens"]
+    if isinstance(tokens, jax.Array) and not tokens.is_fully_addressable:
+        raise InputError(
+            "the model's weights are spread over several processes, each needs them whole: load it without a mesh"
+        )
     if devices is None:
-        holders = model.params["embed"]["tokens"].devices()
-        devices = sorted(holders, key=lambda device: device.id)
+        devices = sorted(tokens.devices(), key=lambda device: device.id)
     return make(devices=list(devices))
