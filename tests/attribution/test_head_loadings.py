@@ -28,6 +28,7 @@ from jaxinterp.models import Model
 from jaxinterp.models.decoder import unembedding
 from jaxinterp.replacement import Sources
 from tests.attribution.cases import TOKENS, random_dictionary
+from tests.attribution.test_qk import SEVERAL
 from tests.replacement.combinations import COMBINATIONS, dictionary
 from tests.support import tiny_model
 
@@ -66,7 +67,7 @@ def test_heads_sum_to_edges(x64: None, family: str, name: str, line: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, (specs, *_) in COMBINATIONS.items() if specs])
+@pytest.mark.parametrize("name", SEVERAL)
 def test_heads_of_several_parts(x64: None, name: str) -> None:
     specs, mlp, family = COMBINATIONS[name]
     model = tiny_model(family, dtype="float64")
