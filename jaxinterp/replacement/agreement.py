@@ -13,7 +13,6 @@ from scipy import sparse
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES
 
 _SAME = ("kind", "part", "layer", "position", "index")
 
@@ -23,7 +22,7 @@ class Agreement:
     """One number a target, for the targets that have edges in both graphs.
 
     Attributes:
-      targets: [C] their row numbers, in the first.
+      targets: [C] their row numbers.
       cosine: [C] of the two rows of edges.
       rank: [C] Spearman's correlation over the sources that have an edge in either.
       size: [C] sum of absolute edges in the second over that in the first.
@@ -48,19 +47,14 @@ def agreement(one: Any, other: Any) -> Agreement:
     """Compare edges row by row.
 
     Args:
-      one, other: graphs of the same nodes, but for bias nodes of kind "offset", which are left out; or arrays of edges
-        [C, n] (dense or scipy's sparse), row = target.
+      one, other: graphs of the same nodes, or arrays of edges [C, n] (dense or scipy's sparse), row = target.
 
     Raises:
       InputError: graphs of other nodes (the first that differs is named), or arrays of other shapes.
     """
-    numbers = None
     if isinstance(one, Graph) and isinstance(other, Graph):
-        numbers, same = _common(one), _common(other)
-        _same_nodes(one.nodes[numbers], other.nodes[same])
-        a, b = _rows(one)[numbers][:, numbers], _rows(other)[same][:, same]
-    else:
-        a, b = _rows(one), _rows(other)
+        _same_nodes(one.nodes, other.nodes)
+    a, b = _rows(one), _rows(other)
     if a.shape != b.shape:
         raise InputError(f"edges of shape {a.shape} and {b.shape}, expected the same targets and sources")
     found = []
@@ -73,8 +67,7 @@ def agreement(one: Any, other: Any) -> Agreement:
         u[np.searchsorted(sources, ia)], v[np.searchsorted(sources, ib)] = x, y
         found.append((row, _cosine(u, v), _rank(u, v), np.abs(v).sum() / np.abs(u).sum()))
     columns = np.array(found, float).reshape(-1, 4)
-    targets = columns[:, 0].astype(np.int64)
-    return Agreement(targets if numbers is None else numbers[targets], *columns[:, 1:].T)
+    return Agreement(columns[:, 0].astype(np.int64), *columns[:, 1:].T)
 
 
 def _rows(edges: Any) -> sparse.csr_array:
@@ -104,12 +97,6 @@ def _rank(u: np.ndarray, v: np.ndarray) -> float:
     p, q = p - p.mean(), q - q.mean()
     size = np.linalg.norm(p) * np.linalg.norm(q)
     return float(p @ q / size) if size > 0 else float(not p.any() and not q.any())
-
-
-def _common(graph: Graph) -> np.ndarray:
-    """Numbers of all nodes but offsets."""
-    offset = (graph.nodes["kind"] == BIAS) & (graph.nodes["index"] == BIAS_NAMES.index("offset"))
-    return np.flatnonzero(~offset)
 
 
 def _same_nodes(one: np.ndarray, other: np.ndarray) -> None:

@@ -96,7 +96,7 @@ def layer_apply(
     config, weights, frozen = operator.config, layer.weights, layer.frozen
     parts = _Parts(operator.places, layer.parts, sources, touch)
     reads, _ = before_mlp(
-        weights, config, x[None], frozen=frozen, units=units, touch=parts, precision=HIGHEST
+        weights, config, x[None], frozen=frozen, units=units, touch=parts, precision=operator.precision
     )
     raw = jnp.zeros_like(reads.resid_mid)  # a part replaces it, unless there is something to replace
     if sources.mlp is not None:

@@ -25,6 +25,7 @@ from jaxinterp.core.precision import einsum
 from jaxinterp.models import norms
 from jaxinterp.models.block import Frozen
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.decoder import HIGHEST
 from jaxinterp.models.model import require_ours
 from jaxinterp.models.norms import Line
 from jaxinterp.replacement.freeze import Run
@@ -71,6 +72,7 @@ class ReplacementOperator:
         [T]); None where they are frozen. See `linearise`.
       config, places: static.
       live: static; "norms" or "all" where layers are live, "" where they are frozen.
+      precision: static; of the products of a frozen layer.
     """
 
     params: Tree
@@ -84,6 +86,7 @@ class ReplacementOperator:
     points: Point | None = None
     last: tuple[Array, Array] | None = None
     live: str = dataclasses.field(default="", metadata={"static": True})
+    precision: Any = dataclasses.field(default=HIGHEST, metadata={"static": True})
 
     @property
     def n_tokens(self) -> int:

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import EdgeBuilder
 from jaxinterp.graphs.graph import Graph, assemble
-from jaxinterp.graphs.kinds import BIAS, BIAS_NAMES, EMBEDDING, FEATURE, TARGET, node_table
+from jaxinterp.graphs.kinds import EMBEDDING, FEATURE, TARGET, node_table
 from jaxinterp.replacement import agreement
 
 
@@ -40,28 +40,24 @@ def test_the_same_edges_scaled_agree() -> None:
     assert (single.cosine.tolist(), single.rank.tolist()) == ([-1.0], [1.0])
 
 
-def graph(index: int, weights: list[float], offset: bool) -> Graph:
-    """A feature, perhaps an offset, an embedding and a target that they write to."""
-    nodes = node_table(3 + offset)
-    kinds = [FEATURE, *([BIAS] if offset else []), EMBEDDING, TARGET]
-    nodes["kind"], nodes["layer"] = kinds, [0, *([-1] if offset else []), -1, 1]
-    nodes["index"][0], nodes["probability"][-1] = index, 1
-    if offset:
-        nodes["index"][1] = BIAS_NAMES.index("offset")
-    builder = EdgeBuilder(len(nodes), np.float32)
-    builder.add(np.array([len(nodes) - 1]), np.arange(len(nodes) - 1), np.array([weights], np.float32))
+def graph(index: int, weights: list[float]) -> Graph:
+    """A feature, an embedding and a target that they write to."""
+    nodes = node_table(3)
+    nodes["kind"], nodes["layer"] = [FEATURE, EMBEDDING, TARGET], [0, -1, 1]
+    nodes["index"][0], nodes["probability"][2] = index, 1
+    builder = EdgeBuilder(3, np.float32)
+    builder.add(np.array([2]), np.arange(2), np.array([weights], np.float32))
     return assemble(nodes, builder.finish(), token_ids=(1,), token_texts=("a",), prompt="a", n_layers=1)
 
 
-def test_offsets_are_no_sources() -> None:
-    found = agreement(graph(5, [1, 2], False), graph(5, [2, 9, 4], True))
+def test_graphs() -> None:
+    found = agreement(graph(5, [1, 2]), graph(5, [2, 4]))
     assert (found.targets.tolist(), found.size.tolist()) == ([2], [2.0])
     assert found.cosine[0] == pytest.approx(1)
-    assert agreement(graph(5, [2, 9, 4], True), graph(5, [1, 2], False)).targets.tolist() == [3]
 
 
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="shape"):
         agreement(np.ones((2, 3)), np.ones((2, 4)))
     with pytest.raises(InputError, match="index 5 where the other has 6"):
-        agreement(graph(5, [1, 2], False), graph(6, [1, 2], False))
+        agreement(graph(5, [1, 2]), graph(6, [1, 2]))
