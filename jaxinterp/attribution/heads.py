@@ -55,11 +55,15 @@ def head_loadings(
 
     Raises:
       InputError: a node that does not exist, that is no source or reads nothing; a target that is a feature of a Lorsa;
-        a graph of another model or dictionary.
+        a graph of another model or dictionary, or of another linearisation than the frozen one.
     """
     if by not in SIDES:
         raise InputError(f"by is {by!r}, expected one of {', '.join(SIDES)}")
     settings = graph.settings
+    if settings.get("linearisation", "frozen") != "frozen":
+        raise InputError(
+            f"the graph is of {settings['linearisation']} effects: trace it frozen, edges of others are in no head's pattern"
+        )
     at = replace(
         model, dictionary, list(graph.token_ids), dynamic_tanh=settings.get("dynamic_tanh", "secant"),
         mlp=settings.get("mlp", "constant"),

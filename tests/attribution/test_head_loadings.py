@@ -239,6 +239,9 @@ def test_bad_input(traced: tuple[Model, Dictionary, Graph, Replaced]) -> None:
     ):
         with pytest.raises(InputError, match=said):
             head_loadings(model, d, graph, edges)
+    live = dataclasses.replace(graph, settings={**graph.settings, "linearisation": "live"})
+    with pytest.raises(InputError, match="the graph is of live effects: trace it frozen"):
+        head_loadings(model, d, live)
     with pytest.raises(InputError, match="by is 'middle'"):
         head_loadings(model, d, graph, by="middle")
     with pytest.raises(InputError, match="from this model and dictionary"):
