@@ -62,7 +62,7 @@ def head_loadings(
     settings = graph.settings
     if settings.get("linearisation", "frozen") != "frozen":
         raise InputError(
-            f"the graph is of {settings['linearisation']} effects: trace it frozen, edges of others are in no head's pattern"
+            f"the graph is of {settings['linearisation']} effects: trace it frozen, where patterns are given"
         )
     at = replace(
         model, dictionary, list(graph.token_ids), dynamic_tanh=settings.get("dynamic_tanh", "secant"),
