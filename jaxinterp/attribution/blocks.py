@@ -18,6 +18,7 @@ import numpy as np
 
 ROWS = 2048
 """Rows C x T of the matrix products of a block: few enough to stay in a core's cache, enough for its full rate."""
+ON_ACCELERATOR = 65536
 LEAST, MOST = 8, 128
 FEW = 16
 """C of a block of targets after the final norm, where there are no more."""
@@ -56,6 +57,11 @@ def padded_length(tokens: int, context: int | None = None) -> int:
 
 def _next_power(size: int) -> int:
     return 1 << size.bit_length()
+
+
+def block_rows(platform: str) -> int:
+    """About how many rows C x T' blocks have on a platform; part of what decides a graph's last digits there."""
+    return ROWS if platform == "cpu" else ON_ACCELERATOR
 
 
 def lengths(padded: int) -> tuple[int, ...]:

@@ -146,15 +146,16 @@ class Walker:
     def _contract(self, groups: dict[int, Any], number: int, layer: int, gradient: Array) -> None:
         rows = self.writes.rows(number, layer)
         so_far = groups.get(number)
+        how: Any = {"mesh": self.mesh, "precision": self.operator.precision}
         pages = None
         if so_far is None:
-            whole = steps.contract(gradient, rows.rows, self.mesh)
+            whole = steps.contract(gradient, rows.rows, **how)
             if rows.pages is not None:
-                pages = steps.turn(gradient, rows.pages, rows.positions, self.mesh)
+                pages = steps.turn(gradient, rows.pages, rows.positions, **how)
         else:
-            whole = steps.contract_more(gradient, rows.rows, so_far[0], self.mesh)
+            whole = steps.contract_more(gradient, rows.rows, so_far[0], **how)
             if rows.pages is not None:
-                pages = steps.turn_more(gradient, rows.pages, rows.positions, so_far[1], self.mesh)
+                pages = steps.turn_more(gradient, rows.pages, rows.positions, so_far[1], **how)
         groups[number] = whole, pages
 
     def _stack(self, parts: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ Letters: L layers, T position (padded where said), D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ from jaxinterp.replacement import (
 from jaxinterp.replacement.linearise import linearise
 from jaxinterp.replacement.operator import ReplacementOperator, Sources
 from jaxinterp.replacement.parts import JUNCTIONS
+
+PRECISIONS = {name: jax.lax.Precision[name.upper()] for name in ("highest", "high", "default")}
+"""Of the products of walks: on a CPU all the same, on accelerators "highest" is float32 and the others are faster."""
 
 
 class Parts(NamedTuple):
@@ -140,7 +144,8 @@ def _of_dtype(dictionary: AnyDictionary, dtype: Any) -> AnyDictionary:
 
 def set_up(
     model: Model, parts: Parts, ids: np.ndarray, *, mesh: Mesh, skip_first: bool = False,
-    dynamic_tanh: str = "secant", linearisation: str = "frozen", steps: int = 16, kept: int = KEPT,
+    dynamic_tanh: str = "secant", linearisation: str = "frozen", steps: int = 16, precision: str = "highest",
+    kept: int = KEPT,
 ) -> Setup:  # fmt: skip
     """Run the model on a prompt and find what its graph is made of.
 
@@ -151,11 +156,14 @@ def set_up(
       skip_first: features and errors at position 0 are no sources.
       dynamic_tanh: see `replacement.freeze`.
       linearisation, steps: see `replacement.linearise`.
+      precision: of the products of walks, one of `PRECISIONS`.
       kept: bytes of decoder rows that may be kept; beyond, they stream.
 
     Raises:
-      InputError: logits that are not finite, another linearisation.
+      InputError: logits that are not finite, another linearisation or precision.
     """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     config, n_tokens = model.config, len(ids)
     padded = padded_length(n_tokens, config.context)
     tokens = np.zeros((1, padded), np.int32)
@@ -181,7 +189,10 @@ def set_up(
         partial(put_whole, mesh=mesh), kept,
     )  # fmt: skip
     walkers = [
-        (weight, Walker(one, writes, sources.embed, run.patterns, mesh))
+        (
+            weight,
+            Walker(replace(one, precision=PRECISIONS[precision]), writes, sources.embed, run.patterns, mesh),
+        )
         for weight, one in linearise(operator, sources, linearisation, steps=steps)
     ]
     return Setup(

@@ -197,42 +197,46 @@ def either(alive: Array, one: Any, other: Any, mesh: Mesh) -> Any:
     return _over(mesh, run, (True, True, True))(alive, one, other)
 
 
-@partial(jax.jit, static_argnames=("mesh",))
-def contract(gradient: Array, rows: Array, mesh: Mesh) -> Array:
+@partial(jax.jit, static_argnames=("mesh", "precision"))
+def contract(gradient: Array, rows: Array, mesh: Mesh, precision: Any) -> Array:
     """Gradients [devices, T', C, D] with rows [T, K, D] → [devices, T', C, K]."""
-    return _over(mesh, _contracted, (True, False))(gradient, rows)
+    return _over(mesh, partial(_contracted, precision), (True, False))(gradient, rows)
 
 
-@partial(jax.jit, static_argnames=("mesh",), donate_argnums=(2,))
-def contract_more(gradient: Array, rows: Array, so_far: Array, mesh: Mesh) -> Array:
+@partial(jax.jit, static_argnames=("mesh", "precision"), donate_argnums=(2,))
+def contract_more(gradient: Array, rows: Array, so_far: Array, mesh: Mesh, precision: Any) -> Array:
     """`contract`, added to what other layers gave."""
-    return _over(mesh, lambda g, r, s: s + _contracted(g, r), (True, False, True))(gradient, rows, so_far)
+    run = _over(mesh, lambda g, r, s: s + _contracted(precision, g, r), (True, False, True))
+    return run(gradient, rows, so_far)
 
 
-def _contracted(gradient: Array, rows: Array) -> Array:
+def _contracted(precision: Any, gradient: Array, rows: Array) -> Array:
+    found = jnp.einsum("tcd,tkd->tck", gradient, rows[: gradient.shape[0]], precision=precision)
     # Behind a barrier, because a product that is added to something may be summed in another order.
-    return jax.lax.optimization_barrier(einsum("tcd,tkd->tck", gradient, rows[: gradient.shape[0]]))
+    return jax.lax.optimization_barrier(found)
 
 
-@partial(jax.jit, static_argnames=("mesh",))
-def turn(gradient: Array, pages: Array, positions: Array, mesh: Mesh) -> Array:
+@partial(jax.jit, static_argnames=("mesh", "precision"))
+def turn(gradient: Array, pages: Array, positions: Array, mesh: Mesh, precision: Any) -> Array:
     """Gradients [devices, T', C, D] with pages [P, K, D] of single positions [P] → [devices, P, C, K].
 
     Pages of positions that the walk has not are of no meaning.
     """
-    return _over(mesh, _turned, (True, False, False))(gradient, pages, positions)
+    return _over(mesh, partial(_turned, precision), (True, False, False))(gradient, pages, positions)
 
 
-@partial(jax.jit, static_argnames=("mesh",), donate_argnums=(3,))
-def turn_more(gradient: Array, pages: Array, positions: Array, so_far: Array, mesh: Mesh) -> Array:
+@partial(jax.jit, static_argnames=("mesh", "precision"), donate_argnums=(3,))
+def turn_more(
+    gradient: Array, pages: Array, positions: Array, so_far: Array, mesh: Mesh, precision: Any
+) -> Array:
     """`turn`, added to what other layers gave."""
-    run = _over(mesh, lambda g, p, at, s: s + _turned(g, p, at), (True, False, False, True))
+    run = _over(mesh, lambda g, p, at, s: s + _turned(precision, g, p, at), (True, False, False, True))
     return run(gradient, pages, positions, so_far)
 
 
-def _turned(gradient: Array, pages: Array, positions: Array) -> Array:
+def _turned(precision: Any, gradient: Array, pages: Array, positions: Array) -> Array:
     own = jnp.take(gradient, positions, axis=0, mode="clip")
-    return jax.lax.optimization_barrier(einsum("pcd,pkd->pck", own, pages))
+    return jax.lax.optimization_barrier(jnp.einsum("pcd,pkd->pck", own, pages, precision=precision))
 
 
 @partial(jax.jit, static_argnames=("mesh",))

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxinterp.attribution import nodes as table
 from jaxinterp.attribution import readings as reads
+from jaxinterp.attribution.blocks import block_rows
 from jaxinterp.attribution.estimate import check_memory
 from jaxinterp.attribution.expand import Known, expand
 from jaxinterp.attribution.prepare import Prepared, prepare
@@ -38,14 +39,14 @@ from jaxinterp.parallel.mesh import make
 
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
 RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
-RECORDED_WHERE_SET = ("dynamic_tanh", "mlp", "first_position", "linearisation", "steps")
+RECORDED_WHERE_SET = ("dynamic_tanh", "mlp", "first_position", "linearisation", "steps", "precision")
 
 
 def trace(
     model: Model, dictionary: AnyDictionary | Sequence[AnyDictionary], prompt: Any, *, targets: Any = None,
     max_feature_nodes: int | None = None, seconds: float | None = None, convention: str = "paper",
     rank_every: int | None = None, first_position: bool | None = None, dynamic_tanh: str = "secant",
-    mlp: str = "constant", linearisation: str = "frozen", steps: int = 16,
+    mlp: str = "constant", linearisation: str = "frozen", steps: int = 16, precision: str = "highest",
     memory_budget: int | None = None, devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:  # fmt: skip
@@ -76,6 +77,7 @@ def trace(
         or also patterns ("live") respond, or averaged along the path from nothing to the prompt ("integrated-norms",
         "integrated"); see `replacement.linearise`. What they leave of a value is in the column ``constant``.
       steps: operators along the path of an integrated one.
+      precision: of matrix products on accelerators, "highest" for float32; a graph of "high" or "default" is not exact.
       memory_budget: bytes that the graph may take; None means half of the machine's memory.
       devices: devices to spread blocks over; None means those that hold the model. The result does not
         depend on it, unless the model's weights themselves are divided over them (then to rounding). Of several
@@ -110,7 +112,7 @@ def trace(
         wanted = prepare(targets, ids, model.config, model.tokenizer, parts.junctions(), text)
         found = set_up(
             model, parts, wanted.ids, mesh=mesh, skip_first=skip_first, dynamic_tanh=dynamic_tanh,
-            linearisation=linearisation, steps=steps,
+            linearisation=linearisation, steps=steps, precision=precision,
         )  # fmt: skip
         settings = {
             "convention": convention,
@@ -130,6 +132,8 @@ def trace(
             settings["mlp"] = mlp
         if linearisation != "frozen":
             settings |= {"linearisation": linearisation, "steps": steps}
+        if precision != "highest":
+            settings["precision"] = precision
         if first_position is not None:
             settings["first_position"] = first_position
         limits = _Limits(
@@ -163,7 +167,7 @@ def _graph(
     )
     limit = len(active) if limits.features is None else min(limits.features, len(active))
     check_memory(layout, limit, len(targets), found.run.logits.dtype, limits.memory, limits.end is not None)
-    rows = Rows(found.walkers, layout, found.readers, active)
+    rows = Rows(found.walkers, layout, found.readers, active, block_rows(jax.default_backend()))
     vectors, constants = rows.encoder_rows(targets.readings)
     readings = targets.readings._replace(vectors=vectors)
     values = targets.of_readings(rows.values(readings, constants, found))

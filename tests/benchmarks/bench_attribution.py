@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
 from jaxinterp.attribution import trace
 from jaxinterp.dictionaries import Dictionary, load_dictionary, save_dictionary
@@ -130,6 +131,26 @@ def necessary_flops(graph: Any, config: ModelConfig, kind: str, active: np.ndarr
     return float(total)
 
 
+def furthest(graph: Any, exact: Any) -> dict[str, float]:
+    """How far edges between nodes of both graphs are off: of the largest edge onto the same target, and of all."""
+    columns = ("kind", "part", "layer", "position", "index")
+    places = {tuple(node): i for i, node in enumerate(exact.nodes[list(columns)].tolist())}
+    at = np.array([places.get(tuple(node), -1) for node in graph.nodes[list(columns)].tolist()])
+    targets, sources, weights_ = graph.edges()
+    there = (at[targets] >= 0) & (at[sources] >= 0)
+    size = (len(exact), len(exact))
+    ours = sparse.csr_array((weights_[there], (at[targets[there]], at[sources[there]])), shape=size)
+    true = sparse.csr_array((exact.weights, exact.indices, exact.indptr), shape=size)
+    shared = (ours != 0).multiply(true != 0)
+    off = abs((ours - true).multiply(shared)).max(axis=1).toarray().ravel()
+    largest = abs(true).max(axis=1).toarray().ravel()
+    some = largest > 0
+    return {
+        "of_row": float((off[some] / largest[some]).max()), "of_all": float(off.max() / largest.max()),
+        "nodes_in_both": int((at >= 0).sum()),
+    }  # fmt: skip
+
+
 class Peak:
     """The most resident memory while a block runs, and how much there was before; bytes."""
 
@@ -179,6 +200,7 @@ def main() -> None:
     parser.add_argument("--active", type=int, default=75)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lazy", action="store_true", help="decoders stay in their file")
+    parser.add_argument("--precision", default="highest", choices=("highest", "high", "default"))
     parser.add_argument("--json")
     args = parser.parse_args()
     compiled = Compiled()
@@ -191,10 +213,11 @@ def main() -> None:
         del dictionary
     limit = None if args.targets == "all" else int(args.targets)
 
-    def graph_of(ids: np.ndarray) -> Any:
+    def graph_of(ids: np.ndarray, precision: str = args.precision) -> Any:
         return trace(
-            model, given, ids, max_feature_nodes=limit, convention="circuit-tracer", memory_budget=2**37
-        )
+            model, given, ids, max_feature_nodes=limit, convention="circuit-tracer", memory_budget=2**37,
+            precision=precision,
+        )  # fmt: skip
 
     compiled.count, compiled.seconds = 0, 0.0
     start = clock()
@@ -214,8 +237,9 @@ def main() -> None:
             seconds.append(clock() - start)
         beyond.append(peak.most - peak.before - size)
         print(f"  graph: {seconds[-1]:.2f} s, {time.monotonic() - wall:.2f} s wall", flush=True)
-    rate = matmul_rate()
-    assert graph.checks().ok, graph.checks()
+    rate = matmul_rate(2048 if jax.default_backend() == "cpu" else 8192, precision=args.precision)
+    exact = graph if args.precision == "highest" else graph_of(prompts[0], "highest")
+    assert exact.checks().ok, exact.checks()
     active = np.full((model.config.n_layers, args.tokens), args.active, float)
     flops = necessary_flops(graph, model.config, args.kind, active)
     best, key = min(seconds), (args.size, args.kind, args.tokens)
@@ -230,7 +254,8 @@ def main() -> None:
         "necessary_gflop": round(flops / 1e9, 1), "matmul_gflops": round(rate / 1e9, 1),
         "floor_seconds": round(flops / rate, 3), "share_of_floor": round(flops / rate / best, 3),
         "circuit_tracer_seconds": peer, "times_as_fast": peer and round(peer / best, 1),
-        "circuit_tracer_peak_gb": PEER_GB.get(key),
+        "circuit_tracer_peak_gb": PEER_GB.get(key), "precision": args.precision,
+        "edges_off": None if exact is graph else furthest(graph, exact),
     }  # fmt: skip
     print(json.dumps(result, indent=2))
     if args.json:
