@@ -3,13 +3,15 @@
   jaxinterp aot --model llama-3.1-8b --topology v5e:2x2 --mesh model=4 --batch 8 --length 1024
   jaxinterp aot --collect --model llama-3.1-8b --topology v6e:1x1 --mesh model=1 --batch 8 --length 1024
   jaxinterp aot --train configs/pod/clt-gemma-2-2b.yaml --topology v5p:2x2x4 batch=8192
+  jaxinterp aot --trace clt=96256 --model gemma-2-2b --topology v5p:2x2x1 --mesh data=2,model=2 --targets 512
 
 A model's forward pass, which returns what --sites names, of every layer, and the logits; with --collect, what
-`jaxinterp collect` runs; with --train, one step of training the dictionary that a configuration describes, or with
---first-state the making of its first state. Weights are not needed: --model (of --train, the configuration's model) is
-the name of a public model's shape, a folder or a config.json. Needs libtpu (installed with jax[tpu], or named by
-TPU_LIBRARY_PATH). Says that a program compiles and fits, not how fast it runs. Exit code 1: it does not fit; the
-figures say by how much.
+`jaxinterp collect` runs; with --trace, in float32, a block of rows of an attribution graph over a prompt of --length
+tokens, through transcoders of a kind with so many features a layer; with --train, one step of training the dictionary
+that a configuration describes, or with --first-state the making of its first state. Weights are not needed: --model (of
+--train, the configuration's model) is the name of a public model's shape, a folder or a config.json. Needs libtpu
+(installed with jax[tpu], or named by TPU_LIBRARY_PATH). Says that a program compiles and fits, not how fast it runs.
+Exit code 1: it does not fit; the figures say by how much.
 """
 
 from __future__ import annotations
@@ -27,6 +29,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--train", metavar="CONFIG", help="a step of training, as in jaxinterp train CONFIG")
     what.add_argument("--collect", action="store_true", help="the collection of --sites")
+    what.add_argument("--trace", metavar="KIND=FEATURES", help="rows of a graph: clt=96256, plt=65536")
+    sub.add_argument("--targets", type=int, default=512, help="of --trace: rows of a block (default: 512)")
+    sub.add_argument(
+        "--slots", type=int, default=128,
+        help="of --trace: the most active features of a layer and token (default: 128)",
+    )  # fmt: skip
     sub.add_argument(
         "--first-state", action="store_true", help="of --train: the first state in place of a step"
     )
@@ -67,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from jaxinterp.cli import shared
 
-    facts = _training(options) if options.train else _model(options)
+    facts = _training(options) if options.train else _trace(options) if options.trace else _model(options)
     if options.json:
         shared.print_json(facts)
     else:
@@ -89,12 +97,8 @@ def _training(options: argparse.Namespace) -> dict[str, Any]:
     return {"model": run.model, **found}
 
 
-def _model(options: argparse.Namespace) -> dict[str, Any]:
-    from jaxinterp.activations import ahead as collection
-    from jaxinterp.checkpoints.shapes import shape
+def _check_model(options: argparse.Namespace) -> None:
     from jaxinterp.core.errors import InputError
-    from jaxinterp.models.ahead import study
-    from jaxinterp.parallel.rules import DEFAULT_RULES
 
     if not options.model or not options.mesh:
         raise InputError("aot: --model and --mesh are needed, or --train")
@@ -102,6 +106,34 @@ def _model(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"aot: {options.overrides[0]!r} changes a configuration of --train, which is not given"
         )
+
+
+def _trace(options: argparse.Namespace) -> dict[str, Any]:
+    from jaxinterp.attribution.ahead import study
+    from jaxinterp.checkpoints.shapes import shape
+    from jaxinterp.core.errors import InputError
+    from jaxinterp.parallel.rules import DEFAULT_RULES
+
+    _check_model(options)
+    kind, _, features = options.trace.partition("=")
+    if kind not in ("plt", "clt") or not features.isdecimal() or int(features) < 1:
+        raise InputError(
+            f"--trace {options.trace!r}: expected plt or clt and a number of features, as in clt=96256"
+        )
+    found = study(
+        shape(options.model), kind, int(features), options.topology, options.mesh, targets=options.targets,
+        length=options.length, slots=options.slots, rules=DEFAULT_RULES.changed(options.rules),
+    )  # fmt: skip
+    return {"model": options.model, **found}
+
+
+def _model(options: argparse.Namespace) -> dict[str, Any]:
+    from jaxinterp.activations import ahead as collection
+    from jaxinterp.checkpoints.shapes import shape
+    from jaxinterp.models.ahead import study
+    from jaxinterp.parallel.rules import DEFAULT_RULES
+
+    _check_model(options)
     rules = DEFAULT_RULES.changed(options.rules)
     sites = [site for site in options.sites.split(",") if site]
     if options.collect:

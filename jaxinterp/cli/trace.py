@@ -20,12 +20,17 @@ Targets (--target, may be repeated; default: the most probable next tokens):
 
 Several prompts (--prompt repeated, or --prompts FILE with a prompt a line, or a JSON list of texts and lists of
 token ids) give files graph-1.json, graph-2.json, ...
+
+With --multihost rows are spread over the devices of all processes; the first one prints and writes, byte for byte what
+one process does.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,12 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--mlp", choices=("constant", "tangent"), default="constant",
         help="what stands for MLPs without a dictionary: their output as an error (default) or their tangent",
     )  # fmt: skip
+    sub.add_argument(
+        "--linearisation", default="frozen",
+        help="frozen (default), live-norms, live, integrated-norms or integrated: what may respond to a source",
+    )  # fmt: skip
+    sub.add_argument("--steps", type=int, help="operators along the path of an integrated linearisation")
+    sub.add_argument("--multihost", action="store_true", help="join the other processes first")
     common(sub)
 
 
@@ -95,6 +106,19 @@ def common(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trace, print, save."""
+    if not options.multihost:
+        return _run(options)
+    from jaxinterp.parallel import hosts
+
+    hosts.start()
+    if hosts.lead():
+        return _run(options)
+    options.out, options.quiet = None, True
+    with redirect_stdout(StringIO()):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     _check_chat(options)
     prompts = _prompts(options)
     if options.contrast and len(prompts) != 2:
@@ -201,9 +225,14 @@ def _trace(
         progress.total = total
         progress.advance(done - progress.done)
 
-    more = {} if options.seconds is None else {"seconds": options.seconds}
-    if getattr(options, "mlp", "constant") != "constant":
-        more["mlp"] = options.mlp
+    more: dict[str, Any] = {} if options.seconds is None else {"seconds": options.seconds}
+    for name, default in (("mlp", "constant"), ("linearisation", "frozen"), ("steps", None)):
+        if (given := getattr(options, name, default)) != default:
+            more[name] = given
+    if getattr(options, "multihost", False):
+        import jax
+
+        more["devices"] = jax.devices()
     graph = trace(
         model, dictionary, prompt, targets=targets, max_feature_nodes=options.max_feature_nodes,
         convention=options.convention, dynamic_tanh=options.dynamic_tanh, progress=advance, **more,

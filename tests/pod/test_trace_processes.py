@@ -1,0 +1,83 @@
+"""Tracing by several real processes: the file of each is, byte for byte, that of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jaxinterp.attribution import trace
+from tests.attribution.cases import TOKENS, random_dictionary
+from tests.support import ROOT, tiny_model
+
+CAPPED = {"family": "gpt2", "dictionary": "clt", "max_feature_nodes": 30, "rank_every": 8}
+# Longer than any trace takes: no process stops, but they agree about it after every ranking.
+TIMED = {"family": "llama", "dictionary": "skip-plt", "seconds": 3600.0, "rank_every": 16}
+LONGER = {"family": "gemma2", "dictionary": "raw-clt", "tokens": list(range(3, 27))}
+
+
+def launch(folder: Path, processes: int, devices: int, jobs: list[dict[str, Any]]) -> list[list[str]]:
+    """What went wrong in each process, for each job."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(Path(__file__).with_name("trace_worker.py")), address, str(processes)]
+    started = [
+        subprocess.Popen(
+            [*command, str(index), str(folder), str(devices), json.dumps(jobs)], env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(processes)
+    ]  # fmt: skip
+    found = []
+    try:
+        for process in started:
+            out, errors = process.communicate(timeout=550)
+            assert process.returncode == 0, errors[-3000:]
+            found.append(json.loads(out.splitlines()[-1]))
+    finally:
+        for process in started:
+            process.kill()
+    assert [one["devices"] for one in found] == [devices] * processes
+    return [one["said"] for one in found]
+
+
+def alone(path: Path, job: dict[str, Any], devices: int) -> bytes:
+    """The file of this process, on so many of its devices."""
+    job = dict(job)
+    model = tiny_model(job.pop("family"))
+    dictionary = random_dictionary(model, job.pop("dictionary"), dtype="float32")
+    prompt = job.pop("tokens", TOKENS)
+    trace(model, dictionary, prompt, devices=jax.devices()[:devices], **job).save(path)
+    return path.read_bytes()
+
+
+def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
+    """A capped graph, whose choice every ranking depends on; and weights over both processes, which are refused."""
+    spread = {"family": "gpt2", "dictionary": "clt", "spread": True}
+    for said in launch(tmp_path, 2, 2, [CAPPED, spread]):
+        assert said[0] == ""
+        assert "spread over several processes" in said[1]
+    wanted = alone(tmp_path / "one.jigraph", CAPPED, 1)
+    assert [(tmp_path / f"2-{index}-0.jigraph").read_bytes() for index in range(2)] == [wanted] * 2
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_and_devices(tmp_path: Path) -> None:
+    jobs = [CAPPED, TIMED, LONGER]
+    wanted = [alone(tmp_path / "one.jigraph", job, 1) for job in jobs]
+    for devices in (2, 4, 8):
+        assert [alone(tmp_path / "some.jigraph", job, devices) for job in jobs] == wanted
+    for processes, devices in ((1, 4), (2, 4), (4, 4), (2, 8)):
+        assert launch(tmp_path, processes, devices, jobs) == [["", "", ""]] * processes
+        for index in range(processes):
+            for number, one in enumerate(wanted):
+                assert (tmp_path / f"{processes}-{index}-{number}.jigraph").read_bytes() == one
