@@ -26,7 +26,7 @@ from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.kinds import FEATURE, KIND_NAMES, TARGET
 from jaxinterp.models.model import Model
-from jaxinterp.replacement.parts import JUNCTIONS, Place
+from jaxinterp.replacement.parts import JUNCTIONS, Place, site_width
 
 WRONG = 1e-2
 """Difference of sums and edges, relative to all edges of a target, above which the graph is another model's."""
@@ -170,7 +170,9 @@ def _readings(
                     readings.append(_feature(at, part, layer, position, feature))
                 else:
                     place = -1 if part == FINAL else _place(at, part)
-                    readings.append(Reading(place, layer, position, own.vectors[number]))
+                    site = "final_norm" if place < 0 else str(at.operator.places[place].read_site)
+                    vector = own.vectors[number, : site_width(model.config, site)]
+                    readings.append(Reading(place, layer, position, vector))
         else:
             raise InputError(f"node {node} is a source ({KIND_NAMES[row['kind']]}): no edge goes to it")
     return readings, sums

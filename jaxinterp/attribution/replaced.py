@@ -70,7 +70,8 @@ def replace(
     biases = table.bias_places(model.config, parts.places, setup.groups, setup.mlp_layers())
     layout = table.lay_out_nodes(setup.groups, len(setup.active), biases, 0, model.config.n_layers, len(ids))
     none, nothing, whole = np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int32)
-    targets = Targets(Readings(*[whole] * 5, nothing), nothing, (), none, *[whole] * 4)
+    readings = Readings(whole, whole, whole, whole, whole, nothing)
+    targets = Targets(readings, nothing, (), none, whole, whole, whole, whole)
     sources = table.table(layout, setup.active, parts.places, ids, targets, none, none)
     return Replaced(setup, layout, sources)
 
