@@ -77,19 +77,26 @@ class Coactivation:
         for (side, layer), (_, total) in sides.items():
             if not np.isfinite(total).all():
                 raise InputError(f"activations of {side} features of layer {layer} are not finite")
+        if self.dense:
+            for pair, (gated, products) in pairs.items():
+                self.gated[pair] += gated
+                self.products[pair] += products
+        else:
+            self._add_sparse(rows, pairs, budget)
+        for key, (fired, total) in sides.items():
+            self.fired[key], self.total[key] = self.fired[key] + fired, self.total[key] + total
+        self.rows += rows
+        self.blocks += 1
+
+    def _add_sparse(self, rows: int, pairs: Mapping[Pair, tuple[Any, Any]], budget: int) -> None:
         gated = {pair: self.gated[pair] + pairs[pair][0] for pair in self.pairs}
         products = {pair: self.products[pair] + pairs[pair][1] for pair in self.pairs}
-        size = _bytes(gated, products)
-        if not self.dense and size > budget:
+        if (size := sum(_bytes(m) for one in (gated, products) for m in one.values())) > budget:
             raise InputError(
                 f"after {self.rows + rows} rows the pairs that met take {size / 2**30:.2f} GiB, more than the budget "
                 f"of {budget / 2**30:.2f} GiB: choose fewer features or pairs of layers"
             )
         self.gated, self.products = gated, products
-        for key, (fired, total) in sides.items():
-            self.fired[key], self.total[key] = self.fired[key] + fired, self.total[key] + total
-        self.rows += rows
-        self.blocks += 1
 
     def merge(self, other: Coactivation) -> Coactivation:
         """The counter of both texts.
@@ -173,8 +180,5 @@ def _same(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def _bytes(*sums: dict[Pair, Any]) -> int:
-    every = [m for one in sums for m in one.values()]
-    return sum(
-        m.data.nbytes + m.indices.nbytes + m.indptr.nbytes if sparse.issparse(m) else m.nbytes for m in every
-    )
+def _bytes(m: Any) -> int:
+    return int(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes)

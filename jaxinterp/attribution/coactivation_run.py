@@ -50,13 +50,16 @@ class Block(NamedTuple):
 
 
 def from_model(
-    model: Model, sites: Sequence[str], batches: Iterable[Batch], size: int = 8
+    model: Model, sites: Sequence[str], batches: Iterable[Batch], size: int = 8, skip: int = 0
 ) -> Iterator[Block]:
-    """Blocks of ``size`` sequences of a text."""
+    """Blocks of ``size`` sequences of a text, but for the first ``skip`` blocks."""
     names = tuple(dict.fromkeys(sites))
     layers = dict.fromkeys(names, tuple(range(model.config.n_layers)))
     for batch in batches:
         for start in range(0, len(batch.tokens), size):
+            if skip > 0:
+                skip -= 1
+                continue
             part = Batch(*(array[start : start + size] for array in batch))
             found = activations(model, part, names, StreamConfig(microbatch=0))
             shape = part.tokens.shape
@@ -67,12 +70,12 @@ def from_model(
 
 
 def from_store(
-    store: Store, sites: Sequence[str], size: int = 8, first_tokens: bool = True
+    store: Store, sites: Sequence[str], size: int = 8, skip: int = 0, *, first_tokens: bool = True
 ) -> Iterator[Block]:
     """The same from a store, all of it in its order."""
     length = store.layout.length
     layers = {site: tuple(store.site(site).layers) for site in sites}
-    for begin in range(0, store.layout.rows, size * length):
+    for begin in range(skip * size * length, store.layout.rows, size * length):
         where = slice(begin, min(begin + size * length, store.layout.rows))
         waiting = {site: store.start(site, where) for site in layers}
         tokens = store.tokens(where)
@@ -91,8 +94,8 @@ def count(
     """Add what is active together in a text to a counter.
 
     Args:
-      counter: of `coactivation.new_counter`; blocks that it has counted already are skipped.
-      blocks: from the beginning of the text, with the sites that the dictionaries read.
+      counter: of `coactivation.new_counter`.
+      blocks: with the sites that the dictionaries read; ``skip=counter.blocks`` goes on with a text.
       source, target: the dictionaries; ``target`` None means the source.
       devices: that compute blocks, in turn; None means the first there is.
       budget: bytes that sparse sums may take.
@@ -106,7 +109,7 @@ def count(
     """
     chosen = list(devices) if devices is not None else jax.local_devices()[:1]
     sides = {("source", "target"): source} if target is None else {("source",): source, ("target",): target}
-    todo = itertools.islice(blocks, counter.blocks, None)
+    todo = iter(blocks)
     while group := list(itertools.islice(todo, len(chosen))):
         found: list[dict[tuple[str, int], Any]] = [{} for _ in group]
         for names, dictionary in sides.items():

@@ -15,6 +15,7 @@ Letters: E weights, C of them at a time, B sequences, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +69,7 @@ def effects(
       InputError: see `removals.check`; no weights, or no prediction.
     """
     check(model, dictionary)
+    model = _bare(model)
     if not weights.number:
         raise InputError("no weights to measure")
     names = [*(["effectiveness"] if fisher else []), *(["divergence", "helpfulness"] if exact else [])]
@@ -107,6 +109,7 @@ def sampled_effectiveness(
       draws: of every sequence. seed: of the draws.
     """
     check(model, dictionary)
+    model = _bare(model)
     total, predictions = np.zeros(weights.number), 0
     for index, batch in enumerate(batches):
         arrays = _arrays(batch)
@@ -145,6 +148,7 @@ def pruning_curve(
       InputError: another number of scores, scores that are not finite, or a share outside 0 to 1.
     """
     check(model, dictionary)
+    model = _bare(model)
     scores = np.asarray(scores)
     if scores.shape != (weights.number,) or not np.isfinite(scores).all():
         raise InputError(
@@ -166,6 +170,11 @@ def pruning_curve(
     if not predictions:
         raise InputError("the text has no token whose next token counts")
     return Curve(tuple(removed), tuple((loss / predictions).tolist()))
+
+
+def _bare(model: Model) -> Model:
+    """Without what programs would be told apart by and do not need."""
+    return dataclasses.replace(model, tokenizer=None, name="")
 
 
 def _dtype(model: Model) -> Any:

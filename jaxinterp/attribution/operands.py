@@ -24,6 +24,8 @@ from jaxinterp.attribution.layer_features import LayerEncoder
 from jaxinterp.attribution.operand_shapes import Numbers, Shape, classify
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
+from jaxinterp.dictionaries.base import kind_of
+from jaxinterp.dictionaries.config import DictionaryConfig
 from jaxinterp.dictionaries.lazy import AnyDictionary
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoder import forward
@@ -97,51 +99,63 @@ def operand_plots(
     require_ours(model)
     tokens, last = _prompts(model, template, first, second, position, write)
     config = dictionary.config
-    encoders = [LayerEncoder(dictionary, layer) for layer in range(config.n_layers)]
-    wanted = {int(n): np.asarray(ids, np.int64) for n, ids in (pre_activations or {}).items()}
-    for layer, ids in wanted.items():
-        if not 0 <= layer < len(encoders) or (
-            ids.size and not 0 <= ids.min() <= ids.max() < config.n_features
-        ):
-            raise InputError(
-                f"no such feature in layer {layer}: the dictionary has {len(encoders)} layers of {config.n_features}"
-            )
-    count = len(tokens)
+    wanted = _wanted(config, pre_activations or {})
+    count, sequences = len(tokens), kind_of(config).sequences
     predicted = np.zeros(count, np.int64)
-    parts: list[list[Any]] = [[] for _ in encoders]
-    before: dict[int, list[np.ndarray]] = {layer: [] for layer in wanted}
-    sequences = encoders[0].sequences
+    read: list[tuple[np.ndarray, int, np.ndarray]] = []
     for start in range(0, count, batch):
         # The last batch is filled up with its own last prompt, so that nothing compiles again.
         rows = np.minimum(np.arange(start, start + batch), count - 1)
-        size = min(batch, count - start)
-        at = jnp.asarray(last[rows], jnp.int32)
-        best, x = _run(
-            model.params, model.config, jnp.asarray(tokens[rows]), at, config.read_site, not sequences
-        )
+        size, at = min(batch, count - start), last[rows].astype(np.int32)
+        best, x = _run(model.params, model.config, tokens[rows], at, config.read_site, not sequences)
         predicted[start : start + size] = np.asarray(best)[:size]
-        shape = x.shape[1:3]
-        where = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
-        for layer, encoder in enumerate(encoders):
-            h, a = encoder(x[encoder.model_layer], where, np.zeros(shape, np.int32))
-            h, a = (_at(v, at) if sequences else v[:, 0] for v in (h, a))
-            if not bool(jnp.isfinite(h).all()):
-                raise InputError(f"pre-activations of layer {layer} are not finite")
-            parts[layer].append(sparse.csr_array(np.asarray(a)[:size]))
-            if layer in wanted:
-                before[layer].append(np.asarray(h)[:size, wanted[layer]])
+        read.append((np.asarray(x), size, at if sequences else np.zeros_like(at)))
         if progress is not None:
             progress(start + size, count)
+    parts, before = [], {}
+    for layer in range(config.n_layers):
+        # One encoder at a time, of a dictionary that may be larger than memory.
+        values, h = _encode(LayerEncoder(dictionary, layer), read, wanted.get(layer, np.zeros(0, np.int64)))
+        parts.append(values)
+        before[layer] = h
     grid = len(first), len(second)
     kept = {
-        (layer, int(f)): np.concatenate(before[layer])[:, i].reshape(grid)
+        (layer, int(f)): before[layer][:, i].reshape(grid)
         for layer, ids in wanted.items()
         for i, f in enumerate(ids)
     }
     return OperandPlots(
         template, tuple(map(int, first)), tuple(map(int, second)), position, predicted.reshape(grid),
-        tuple(sparse.vstack(part).tocsc() for part in parts), kept,
+        tuple(parts), kept,
     )  # fmt: skip
+
+
+def _wanted(config: DictionaryConfig, given: Mapping[int, Sequence[int]]) -> dict[int, np.ndarray]:
+    wanted = {int(layer): np.asarray(ids, np.int64) for layer, ids in given.items()}
+    for layer, ids in wanted.items():
+        if not 0 <= layer < config.n_layers or (
+            ids.size and not 0 <= ids.min() <= ids.max() < config.n_features
+        ):
+            raise InputError(
+                f"no such feature in layer {layer}: there are {config.n_layers} layers of {config.n_features}"
+            )
+    return wanted
+
+
+def _encode(
+    encoder: LayerEncoder, read: list[tuple[np.ndarray, int, np.ndarray]], wanted: np.ndarray
+) -> tuple[Any, np.ndarray]:
+    """Activations [P, N] of all prompts, sparse by columns, and pre-activations [P, n] of some features."""
+    values, before = [], []
+    for x, size, at in read:
+        shape = x.shape[1:3]
+        where = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+        h, a = (_at(v, at)[:size] for v in encoder(x[encoder.model_layer], where, np.zeros(shape, np.int32)))
+        if not bool(jnp.isfinite(h).all()):
+            raise InputError(f"pre-activations of layer {encoder.layer} are not finite")
+        values.append(sparse.csr_array(np.asarray(a)))
+        before.append(np.asarray(h)[:, wanted])
+    return sparse.vstack(values).tocsc(), np.concatenate(before)
 
 
 @partial(jax.jit, static_argnames=("config", "site", "one"))
@@ -156,6 +170,7 @@ def _run(
     return jnp.argmax(_at(logits, at), axis=-1), x
 
 
+@jax.jit
 def _at(values: Array, at: Array) -> Array:
     """``values [B, T, X]`` at positions [B]."""
     return jnp.take_along_axis(values, at[:, None, None], axis=1)[:, 0]

@@ -24,6 +24,7 @@ from jaxinterp.core.errors import InputError
 
 _SHOWN = "virtual"
 SAVE_EVERY = 64
+BATCH, BLOCK = 32, 8
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -125,7 +126,9 @@ def _scale(options: argparse.Namespace, model: Any, dictionary: Any, features: l
     config = dictionary.config
 
     def counted(counter: Any, **more: Any) -> Any:
-        blocks = from_model(model, [config.read_site], _batches(options, model))
+        done, rest = divmod(counter.blocks, BATCH // BLOCK)
+        texts = _batches(options, model, done)
+        blocks = from_model(model, [config.read_site], texts, size=BLOCK, skip=rest)
         return count(counter, blocks, dictionary, **more)
 
     if options.counter:
@@ -176,16 +179,14 @@ def _whole(options: argparse.Namespace, model: Any, dictionary: Any, counted: An
     return counter
 
 
-def _batches(options: argparse.Namespace, model: Any) -> Iterator[Any]:
-    """The batches of the text that hold the tokens that were asked for."""
+def _batches(options: argparse.Namespace, model: Any, first: int = 0) -> Iterator[Any]:
+    """The batches of the text that hold the tokens that were asked for, from one on."""
     from jaxinterp.activations import TextConfig, make_source
 
     length = options.length or min(256, model.config.context)
-    config = TextConfig(
-        source=options.text, length=length, batch=max(1, min(32, -(-options.tokens // length)))
-    )
+    config = TextConfig(source=options.text, length=length, batch=BATCH)
     source = make_source(config, model, options.seed)
-    return (source.batch(i) for i in range(-(-options.tokens // source.tokens)))
+    return (source.batch(i) for i in range(first, -(-options.tokens // source.tokens)))
 
 
 def _feature(text: str) -> tuple[int, int]:

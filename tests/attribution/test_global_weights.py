@@ -234,7 +234,7 @@ def test_counts_and_expected_weights(tmp_path: Path) -> None:
         # The first three blocks, saved, and gone on with: the same bytes.
         part = count(new_counter(new, dense=counter.dense), blocks[:3], dictionary)
         save_coactivation(part, tmp_path / "part.npz")
-        on = count(load_coactivation(tmp_path / "part.npz"), blocks, dictionary)
+        on = count(load_coactivation(tmp_path / "part.npz"), blocks[3:], dictionary)
         save_coactivation(on, tmp_path / "on.npz")
         save_coactivation(counter, tmp_path / "whole.npz")
         assert (tmp_path / "on.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
@@ -279,11 +279,17 @@ def test_from_a_store(tmp_path: Path) -> None:
     store = collect(model, settings, tmp_path / "store")
     stored = count(new_counter(dictionary.config), from_store(store, ["mlp_normalized"], size=4), dictionary)
     source = make_source(text, model, 0)
-    blocks = from_model(model, ["mlp_normalized"], [source.batch(i) for i in range(2)], size=4)
+    texts = [source.batch(i) for i in range(2)]
+    blocks = from_model(model, ["mlp_normalized"], texts, size=4)
     live = count(new_counter(dictionary.config), blocks, dictionary)
     assert stored.rows == live.rows == 48
     for pair in live.pairs:
         np.testing.assert_allclose(stored.products[pair], live.products[pair], rtol=1e-5, atol=1e-5)
+    half = count(
+        new_counter(dictionary.config), from_store(store, ["mlp_normalized"], size=4, skip=1), dictionary
+    )
+    other = from_model(model, ["mlp_normalized"], texts, size=4, skip=1)
+    assert half.rows == count(new_counter(dictionary.config), other, dictionary).rows == 24
     first = from_store(store, ["mlp_normalized"], size=4, first_tokens=False)
     assert sum(int(block.use.sum()) for block in first) == 40
     with pytest.raises(InputError, match="holds no site 'mlp_in'"):
