@@ -133,28 +133,13 @@ def lorsa_pattern(dictionary: Dictionary | None, place: Place, read: Array) -> A
     """Where the heads of a Lorsa look, [N, B, Q, T, S], given what it reads in every layer [L, B, T, D].
 
     Kept fixed, they make pre-activations linear: ``h[t, i] = Σ_s A[t, s] (w_v,i · x[s]) + b_v,i``, so that a target
-    (layer, t, i) is the vector ``A[t, s] w_v,i`` injected at every position s of the read site; see `lorsa_seed`.
+    (layer, t, i) is the vector ``A[t, s] w_v,i`` injected at every position s of the read site.
     None for a dictionary whose features read their own position only, or for none.
     """
     if dictionary is None or not kind_of(dictionary.config).sequences:
         return None
     covered = read if len(place.layers) == read.shape[0] else read[jnp.asarray(place.layers, jnp.int32)]
     return lorsa.pattern(dictionary.params, dictionary.config, covered)
-
-
-def lorsa_seed(config: Any, pattern: Array, vectors: Array, features: Array, positions: Array) -> Array:
-    """Targets of one layer of a Lorsa as what they inject at its read site.
-
-    Args:
-      config: of the Lorsa.
-      pattern: [Q, T, S] of that layer and prompt.
-      vectors: [C, D] value rows of the targets; features: [C] their numbers; positions: [C].
-
-    Returns:
-      [C, S, D].
-    """
-    heads = features // (config.n_features // lorsa.attention_of(config).heads)
-    return pattern[heads, positions][:, :, None] * vectors[:, None, :]
 
 
 def _lines(config: ModelConfig, found: Activations) -> Frozen:

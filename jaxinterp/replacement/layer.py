@@ -23,8 +23,6 @@ from jaxinterp.replacement.parts import Place
 if TYPE_CHECKING:
     from jaxinterp.replacement.operator import ReplacementOperator
 
-LIVE = ("norms", "all")
-
 
 class LayerSources(NamedTuple):
     """What enters at one layer; with a leading L for all layers. ``write`` and ``decoder`` have an entry a place.

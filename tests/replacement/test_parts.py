@@ -13,7 +13,6 @@ from jaxinterp.dictionaries import lorsa
 from jaxinterp.dictionaries.base import DictionaryConfig
 from jaxinterp.dictionaries.encoder import encoder_rows
 from jaxinterp.replacement import model_sources, own_writes, places
-from jaxinterp.replacement.freeze import lorsa_seed
 from jaxinterp.replacement.layer import layer_transpose, shorten
 from jaxinterp.replacement.linearise import linearise
 from jaxinterp.replacement.operator import layer_slices
@@ -88,7 +87,7 @@ def test_layers_one_by_one_and_no_later_positions(how: str) -> None:
 
 
 def test_targets_of_a_lorsa_look_elsewhere() -> None:
-    """A pre-activation is what its seed finds at the read site, and the bias."""
+    """A pre-activation is what its row finds wherever its head looks on the prompt, and the bias."""
     made = make("three")
     (number,) = (i for i, place in enumerate(made.places) if place.junction == "attention")
     place, own, read = made.places[number], made.at(made.places[number]), made.run.read[number]
@@ -97,8 +96,8 @@ def test_targets_of_a_lorsa_look_elsewhere() -> None:
     h = lorsa.pre_activations(own.params, own.config, read[jnp.asarray(place.layers)])
     at, features, positions = 1, jnp.asarray([0, 3, 6, 7]), jnp.asarray([5, 2, 0, 4])
     vectors = encoder_rows(own.params, own.config, at, features)
-    seeds = lorsa_seed(own.config, made.run.patterns[number][at, 0], vectors, features, positions)
-    found = jnp.einsum("csd,sd->c", seeds, read[place.layers[at], 0])
+    looks = made.run.patterns[number][at, 0, features // 4, positions]  # two heads of four features
+    found = jnp.einsum("cs,cd,sd->c", looks, vectors, read[place.layers[at], 0])
     close(found, h[at, 0, positions, features] - own.params["b_enc"][at, features])
 
 
