@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxinterp.attribution import steps
 from jaxinterp.attribution.blocks import Block
 from jaxinterp.attribution.readings import FINAL
+from jaxinterp.attribution.sources import LEAST_PAGES, PAGE
 from jaxinterp.attribution.steps import Step
 from jaxinterp.attribution.writes import Writes
 from jaxinterp.core.letters import Array
@@ -115,6 +116,17 @@ class Walker:
             raise ValueError("a walk of no layers")
         embed, position = steps.finish(x, self.embed, self.learned, self.mesh)
         return found._replace(embed=embed, position=position)
+
+    def warm_pages(self, length: int, width: int) -> None:
+        """Compile what few pages of crowded positions need, which other prompts may have."""
+        how: Any = {"mesh": self.mesh, "precision": self.operator.precision}
+        for d in {own.shape[2] for own in self.writes.own}:
+            gradient = self._split(np.zeros((self.devices, length, width, d), self.dtype))
+            for count in (LEAST_PAGES, 2 * LEAST_PAGES):
+                pages = self.put(np.zeros((count, PAGE, d), self.dtype))
+                positions = self.put(np.zeros(count, np.int32))
+                found = steps.turn(gradient, pages, positions, **how)
+                steps.turn_more(gradient, pages, positions, found, **how)
 
     def _enter(self, layer: int, part: int, given: Any, at: Any, heads: Any, length: int) -> Step:
         number = self._by_part[part]

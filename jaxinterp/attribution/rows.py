@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxinterp.attribution import nodes as table
 from jaxinterp.attribution import readings as reads
-from jaxinterp.attribution.blocks import ROWS, Block, cut, waves
+from jaxinterp.attribution.blocks import FEW, ROWS, Block, cut, lengths, waves, width
 from jaxinterp.attribution.effects import Effects, Walker
 from jaxinterp.attribution.feature_rows import FeatureRows
 from jaxinterp.attribution.nodes import Layout
@@ -24,6 +24,8 @@ from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.graphs.kinds import BIAS_NAMES
 from jaxinterp.parallel.hosts import on_host
 from jaxinterp.replacement.parts import JUNCTIONS
+
+_WARM: set[Any] = set()
 
 
 class Part(NamedTuple):
@@ -60,6 +62,42 @@ class Rows:
         self.block_rows = block_rows
         self.padded = self.walker.writes.padded
         self._by_part = {JUNCTIONS.index(place.junction): i for i, place in enumerate(self.walker.places)}
+
+    def warm(self) -> None:
+        """Run every program that walks of features may need once, on nothing, unless this process did so already.
+
+        Which lengths and mixtures of layers occur differs from prompt to prompt; after this a second prompt of similar
+        length compiles nothing.
+        """
+        walker = self.walker
+        parts = {int(p) for p in np.unique(self.active.part)}
+        shapes = tuple(sorted({(g.place, g.slots, len(g.pages)) for g in self.layout.groups}))
+        key = (
+            walker.config,
+            walker.places,
+            walker.operator.live,
+            walker.operator.precision,
+            walker.mesh,
+            walker.dtype,
+        )
+        for part in sorted(parts):
+            place = walker.places[self._by_part[part]]
+            layers = np.asarray(place.layers[:2][::-1])
+            reader, own = self._reader(part, int(layers[0]))
+            width_ = reader.encoder(own, np.zeros(1, np.int64)).shape[1]
+            heads = self._heads(self._by_part[part], np.zeros(len(layers), np.int64))
+            for length in lengths(self.padded):
+                if (known := (*key, self.padded, shapes, part, length, self.block_rows)) in _WARM:
+                    continue
+                _WARM.add(known)
+                members = np.arange(len(layers))
+                block = Block(part, length, width(length, self.block_rows), members, layers)
+                nothing = np.zeros((len(layers), width_), walker.dtype)
+                walker.walk([block], [nothing], [members * 0], None if heads is None else [heads])
+                walker.warm_pages(length, block.width)
+        if (known := (*key, self.padded, "final")) not in _WARM:
+            _WARM.add(known)
+            walker.warm_pages(lengths(self.padded)[-1], FEW)
 
     def of_features(self, features: np.ndarray) -> Iterator[Part]:
         """Rows of active features given by node number; blocks come in node order within a shape."""

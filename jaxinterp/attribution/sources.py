@@ -24,7 +24,8 @@ from jaxinterp.replacement.parts import JUNCTIONS
 AT_ONCE = 1 << 28  # bytes of pre-activations up to which all layers are encoded by one program
 VECTORS = 3  # slots of a position before its features: error, what is left out, decoder bias
 PAGE = 64  # features of a page
-SLOTS = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+LEAST_PAGES = 8  # their number is a power of two from here on, so that few programs are compiled
+SLOTS = (4, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
 class Active(NamedTuple):
@@ -174,27 +175,32 @@ def lay_out(active: Active, places: Sequence[Place], n_layers: int, n_tokens: in
         for layer in (range(n_layers) if place.constant else place.layers)
     ]
     stage = active.layer * len(JUNCTIONS) + active.part
-    found: list[Group] = []
+    found: list[tuple[slice, int, int, int]] = []
+    counts: dict[int, list[np.ndarray]] = {number: [] for number in range(len(places))}
     for layer, part, number, own in sorted(spots):
         low, high = (
             int(np.searchsorted(stage, layer * len(JUNCTIONS) + part, side=side))
             for side in ("left", "right")
         )
-        found.append(_group(active, slice(low, high), number, own, layer, n_tokens))
-    return found
+        found.append((slice(low, high), number, own, layer))
+        counts[number].append(np.bincount(active.position[low:high], minlength=n_tokens) + VECTORS)
+    # One number of slots for all layers of a place, so that one program serves them.
+    slots = {number: _slots(np.concatenate(some)) for number, some in counts.items() if some}
+    return [_group(active, *one, n_tokens, slots[one[1]]) for one in found]
 
 
-def _group(active: Active, own_nodes: slice, place: int, own: int, layer: int, n_tokens: int) -> Group:
+def _group(
+    active: Active, own_nodes: slice, place: int, own: int, layer: int, n_tokens: int, slots: int
+) -> Group:
     position = active.position[own_nodes]
     counts = np.bincount(position, minlength=n_tokens)
     start = np.concatenate([[0], np.cumsum(counts)])
-    slots = _slots(counts + VECTORS)
     number = np.arange(len(position)) - start[position] + VECTORS
     beyond = np.maximum(number - slots, 0)
     pages_of = -(-np.maximum(counts + VECTORS - slots, 0) // PAGE)  # of each position
     first_page = np.concatenate([[0], np.cumsum(pages_of)])
     count = int(first_page[-1])
-    pages = np.full(0 if not count else max(8, 1 << (count - 1).bit_length()), n_tokens, np.int32)
+    pages = np.full(0 if not count else max(LEAST_PAGES, 1 << (count - 1).bit_length()), n_tokens, np.int32)
     pages[:count] = np.repeat(np.arange(n_tokens), pages_of)
     on_page = number >= slots
     return Group(

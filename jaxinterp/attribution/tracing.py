@@ -37,6 +37,7 @@ from jaxinterp.models.model import Model, require_ours
 from jaxinterp.models.sites import VECTOR_SITES
 from jaxinterp.parallel.mesh import make
 
+_MANY = 500  # rows from which on it pays to compile for prompts to come
 RANK_EVERY = {"paper": 512, "circuit-tracer": 2048}
 RECORDED = ("convention", "max_feature_nodes", "rank_every", "targets", "dtype")
 RECORDED_WHERE_SET = ("dynamic_tanh", "mlp", "first_position", "linearisation", "steps", "precision")
@@ -174,6 +175,8 @@ def _graph(
     nodes = table.table(
         layout, active, found.parts.places, found.ids, targets, values, targets.of_readings(constants)
     )
+    if limit >= _MANY:
+        rows.warm()
     csr, nodes, left_out = _Collector(rows, nodes, targets, readings, limits).edges(limit)
     if "linearisation" in settings:
         known = ~np.isnan(nodes["value"])
