@@ -118,17 +118,16 @@ class _Best:
 
     def add(self, weights: np.ndarray, layer: int, index: np.ndarray) -> None:
         rank = self.rank(weights)
+        good = rank > 0
         if rank.shape[1] > self.k:
-            least = np.partition(rank, -self.k, axis=1)[:, -self.k]
-            few = (rank >= least[:, None]).any(axis=0)
-            weights, index = weights[:, few], index[few]
-        old = self.found
-        every = np.concatenate([old.weight, weights], axis=1)
-        layers = np.concatenate([old.layer, np.full(weights.shape, layer)], axis=1)
-        places = np.concatenate([old.feature, np.broadcast_to(index, weights.shape)], axis=1)
-        worth = self.rank(every)
-        layers, places, every = (
-            np.where(worth > 0, *both) for both in ((layers, -1), (places, -1), (every, 0.0))
-        )
-        order = np.argsort(-worth, axis=1, kind="stable")[:, : self.k]
-        self.found = Strongest(*(np.take_along_axis(a, order, 1) for a in (layers, places, every)))
+            good &= rank >= np.partition(rank, -self.k, axis=1)[:, -self.k :][:, :1]
+        # The good ones of each row, few as they are, moved to its beginning.
+        row, column = np.nonzero(good)
+        counts = good.sum(axis=1)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        new = [np.full((len(rank), int(counts.max(initial=0))), empty) for empty in (-1, -1, 0.0)]
+        for array, values in zip(new, (layer, index[column], weights[row, column]), strict=True):
+            array[row, place] = values
+        both = [np.concatenate(pair, axis=1) for pair in zip(self.found, new, strict=True)]
+        order = np.argsort(-self.rank(both[2]), axis=1, kind="stable")[:, : self.k]
+        self.found = Strongest(*(np.take_along_axis(a, order, 1) for a in both))

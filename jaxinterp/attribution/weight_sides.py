@@ -18,7 +18,6 @@ from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum, wide
 from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.dictionaries.lazy import AnyDictionary, LazyDictionary
-from jaxinterp.models.decoder import unembedding
 from jaxinterp.models.model import Model
 
 Ids = np.ndarray | slice
@@ -106,12 +105,14 @@ def token_source(model: Model) -> Side:
 
 def logit_target(model: Model, factors: Factors | None = None) -> Side:
     """Logits as what reads: columns of the unembedding minus their mean, through the final norm; no softcap."""
-    columns = wide(unembedding(model.params, model.config)).T
-    centred = columns - jnp.mean(columns, axis=0, keepdims=True)
+    tied = model.config.tied
+    table = model.params["embed"]["tokens"] if tied else model.params["unembed"]
+    mean = jnp.mean(wide(table), axis=0 if tied else 1)[None, :]
 
     def vectors(layer: int, ids: Ids) -> Read:
         del layer
-        return paths.read_at_end(model, centred[ids], factors or Factors())
+        rows = table[ids] if tied else table[:, ids].T
+        return paths.read_at_end(model, wide(rows) - mean, factors or Factors())
 
     return Side("the unembedding", 1, model.config.vocab_size, vectors)
 
