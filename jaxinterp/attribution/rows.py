@@ -23,7 +23,7 @@ from jaxinterp.dictionaries import lorsa
 from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.graphs.kinds import BIAS_NAMES
 from jaxinterp.parallel.hosts import on_host
-from jaxinterp.replacement.parts import JUNCTIONS
+from jaxinterp.replacement.parts import JUNCTIONS, site_width
 
 _WARM: set[Any] = set()
 
@@ -97,7 +97,8 @@ class Rows:
                 walker.warm_pages(length, block.width)
         if (known := (*key, self.padded, "final")) not in _WARM:
             _WARM.add(known)
-            walker.warm_pages(lengths(self.padded)[-1], FEW)
+            for length in lengths(self.padded)[-2:]:
+                walker.warm_pages(length, FEW)
 
     def of_features(self, features: np.ndarray) -> Iterator[Part]:
         """Rows of active features given by node number; blocks come in node order within a shape."""
@@ -112,15 +113,21 @@ class Rows:
 
     def of_readings(self, readings: Readings) -> Iterator[Part]:
         """Rows of readings, numbered as they stand."""
-        blocks = cut(readings.layer, readings.part, readings.position, self.padded, self.block_rows)
         open_: tuple[list[Block], list[Effects]] | None = None
-        for wave in waves(blocks, self.walker.devices):
+        for wave in self._waves(readings):
             started = wave, self._walk(wave, readings)
             if open_ is not None:  # while the devices compute the next
                 yield from self._finished(*open_)
             open_ = started
         if open_ is not None:
             yield from self._finished(*open_)
+
+    def _waves(self, readings: Readings) -> Iterator[list[Block]]:
+        """Features of a part may read through heads, where directions do not, so they share no block."""
+        for own in (np.flatnonzero(readings.feature >= 0), np.flatnonzero(readings.feature < 0)):
+            where = readings.layer[own], readings.part[own], readings.position[own]
+            blocks = cut(*where, self.padded, self.block_rows)
+            yield from waves([b._replace(members=own[b.members]) for b in blocks], self.walker.devices)
 
     def encoder_rows(self, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
         """[C', D] what readings read with, features looked up, and [C'] their pre-activations for an input of zero."""
@@ -171,11 +178,9 @@ class Rows:
 
     def _read_with(self, block: Block, readings: Readings) -> tuple[np.ndarray, np.ndarray | None]:
         features = readings.feature[block.members]
-        if block.part == FINAL or not (features >= 0).any():
-            return readings.vectors[block.members], None
-        if not (features >= 0).all():  # features and directions that are read at one site
-            vectors, _ = self.encoder_rows(Readings(*(column[block.members] for column in readings)))
-            return vectors, None
+        if (features < 0).all():
+            site = None if block.part == FINAL else self.walker.places[self._by_part[block.part]].read_site
+            return readings.vectors[block.members, : site_width(self.walker.operator.config, str(site))], None
         vectors = [
             reader.encoder(own, features[block.layers == layer])
             for layer in np.unique(block.layers)[::-1].tolist()

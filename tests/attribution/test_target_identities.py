@@ -255,7 +255,7 @@ def test_two_prompts_and_their_contrast(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["three", "complete-some", "residual-mid"])
+@pytest.mark.parametrize("name", ["three", "complete-some", "residual-mid", "heads-sae"])
 def test_features_and_directions_of_every_part(name: str) -> None:
     """Attention, MLP and residual stream, active or not, against what dictionaries say of the model's own sites."""
     specs, mlp, family = COMBINATIONS[name]
@@ -275,8 +275,6 @@ def test_features_and_directions_of_every_part(name: str) -> None:
         for index in (int(h[own, 3].argmax()), int(h[own, 3].argmin())):
             targets.append(Feature(place.layers[own], index, 3, place.junction))
             values.append(h[own, 3, index])
-        if kind_of(d.config).sequences:
-            continue
         probe = np.linspace(-1, 1, read.shape[-1])
         targets.append(Direction(probe, place.junction, 2, place.layers[own], place.junction))
         values.append(float(read[own, 0, 2] @ probe))
