@@ -111,7 +111,7 @@ class Walker:
                 )
             assert step is not None
             x = step.x
-            self._collect(found, layer, step, None if (reads > layer).any() else part)
+            self.collect(found, layer, step, None if (reads > layer).any() else part)
         if x is None:  # read in no layer: nothing comes from below
             raise ValueError("a walk of no layers")
         embed, position = steps.finish(x, self.embed, self.learned, self.mesh)
@@ -137,7 +137,7 @@ class Walker:
             self.operator, self.layers[layer], given, at, spread, heads, self.mesh, length, number
         )
 
-    def _collect(self, found: Effects, layer: int, step: Step, reader: int | None) -> None:
+    def collect(self, found: Effects, layer: int, step: Step, reader: int | None) -> None:
         """Contract the gradients of a step, all of whose targets read for ``reader`` in this very layer, or None."""
         before = None
         if reader is not None:

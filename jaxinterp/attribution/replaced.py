@@ -93,11 +93,11 @@ def contributions(at: Replaced, layer: int, position: int, vectors: Array) -> np
     for below in reversed(range(layer)):
         step = steps.advance(walker.operator, walker.layers[below], x, walker.mesh)
         x = step.x
-        walker._collect(found, below, step, None)
+        walker.collect(found, below, step, None)
     embed, learned = steps.finish(x, walker.embed, walker.learned, walker.mesh)
     found = jax.tree.map(lambda leaf: np.asarray(leaf)[0], found._replace(embed=embed, position=learned))
     rows = Rows(at.setup.walkers, at.layout, at.setup.readers, at.setup.active)
-    part = rows._rows(Block(FINAL, length, count, np.arange(count), np.full(count, layer)), found)
+    part = rows.assemble(Block(FINAL, length, count, np.arange(count), np.full(count, layer)), found)
     out = np.zeros((len(at.sources), count), part.rows.dtype)
     out[: part.features], out[at.layout.features :] = (
         part.rows[:, : part.features].T,

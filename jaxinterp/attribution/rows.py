@@ -191,7 +191,7 @@ class Rows:
     def _finished(self, wave: list[Block], effects: list[Effects]) -> Iterator[Part]:
         host = [jax.tree.map(np.asarray, on_host(one)) for one in effects]
         for i, block in enumerate(wave):
-            parts = [self._rows(block, jax.tree.map(lambda x, i=i: x[i], one)) for one in host]
+            parts = [self.assemble(block, jax.tree.map(lambda x, i=i: x[i], one)) for one in host]
             if len(parts) == 1:
                 yield parts[0]
                 continue
@@ -200,7 +200,8 @@ class Rows:
             left = sum(w * part.left for w, part in zip(weights, parts, strict=True))
             yield parts[0]._replace(rows=np.asarray(rows, parts[0].rows.dtype), left=np.asarray(left))
 
-    def _rows(self, block: Block, effects: Any) -> Part:
+    def assemble(self, block: Block, effects: Any) -> Part:
+        """Effects on one block, on the host and without the axis of devices, put into node order."""
         layout, count = self.layout, len(block.members)
         t = min(block.length, layout.n_tokens)
         groups = [layout.groups[number] for number in effects.groups]
