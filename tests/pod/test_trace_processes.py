@@ -14,6 +14,8 @@ import jax
 import pytest
 
 from jaxinterp.attribution import trace
+from jaxinterp.checkpoints import save_model
+from jaxinterp.dictionaries import save_dictionary
 from tests.attribution.cases import TOKENS, random_dictionary
 from tests.support import ROOT, tiny_model
 
@@ -23,11 +25,15 @@ TIMED = {"family": "llama", "dictionary": "skip-plt", "seconds": 3600.0, "rank_e
 LONGER = {"family": "gemma2", "dictionary": "raw-clt", "tokens": list(range(3, 27))}
 
 
-def launch(folder: Path, processes: int, devices: int, jobs: list[dict[str, Any]]) -> list[list[str]]:
-    """What went wrong in each process, for each job."""
+def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+        return f"localhost:{probe.getsockname()[1]}"
+
+
+def launch(folder: Path, processes: int, devices: int, jobs: list[dict[str, Any]]) -> list[list[str]]:
+    """What went wrong in each process, for each job."""
+    address = free_address()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(Path(__file__).with_name("trace_worker.py")), address, str(processes)]
     started = [
@@ -81,3 +87,35 @@ def test_any_number_of_processes_and_devices(tmp_path: Path) -> None:
         for index in range(processes):
             for number, one in enumerate(wanted):
                 assert (tmp_path / f"{processes}-{index}-{number}.jigraph").read_bytes() == one
+
+
+@pytest.mark.slow
+def test_the_first_process_writes_and_prints(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    save_model(model, tmp_path / "model")
+    save_dictionary(random_dictionary(model, "clt", dtype="float32"), tmp_path / "dictionary")
+    command = [
+        sys.executable, "-m", "jaxinterp.cli.main", "trace", "--model", "model", "--dictionary", "dictionary", "--quiet",
+    ]  # fmt: skip
+    command += ["--tokens", ",".join(map(str, TOKENS)), "--out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAXINTERP_PROCESSES": "2"}
+    environment["JAXINTERP_COORDINATOR"] = free_address()
+    started = [
+        subprocess.Popen(
+            [*command, "two.json", "--multihost"], env={**environment, "JAXINTERP_PROCESS": str(index)}, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    said = []
+    try:
+        for process in started:
+            out, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors[-3000:]
+            said.append([line for line in out.splitlines() if not line.startswith("[Gloo]")])
+    finally:
+        for process in started:
+            process.kill()
+    assert said[0][-1] == "saved two.json" and said[1] == []
+    subprocess.run([*command, "one.json"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
