@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from jaxinterp.attribution.global_weights import virtual_weights
+from jaxinterp.attribution.global_weights import GlobalWeights, virtual_weights
 from jaxinterp.attribution.layer_features import LayerEncoder
 from jaxinterp.attribution.operand_shapes import Numbers, Shape, classify
+from jaxinterp.attribution.weight_sides import check_ids, check_layer
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries.base import kind_of
@@ -236,16 +237,30 @@ def number_tokens(
 
 
 def output_weights(
-    model: Model, dictionary: AnyDictionary, layer: int, feature: int, tokens: np.ndarray
+    model: Model, dictionary: AnyDictionary, features: Sequence[tuple[int, int]], tokens: np.ndarray
 ) -> np.ndarray:
-    """The direct effect [n] of one unit of a feature on the logits of tokens, less the mean logit; norms as one."""
-    weights = virtual_weights(model, dictionary, "logits")
-    return np.asarray(weights.block(layer, 0, np.array([feature]), tokens))[0]
+    """The direct effects ``[n, t]`` of one unit of features (layer, number) on the logits of t tokens, less the mean
+    logit; denominators of norms count as one."""
+    return _weights(virtual_weights(model, dictionary, "logits"), features, tokens, out=True)
 
 
 def input_weights(
-    model: Model, dictionary: AnyDictionary, layer: int, feature: int, tokens: np.ndarray
+    model: Model, dictionary: AnyDictionary, features: Sequence[tuple[int, int]], tokens: np.ndarray
 ) -> np.ndarray:
-    """What tokens [n] add to a feature at their own position, along the residual stream; norms as one."""
-    weights = virtual_weights(model, "tokens", dictionary)
-    return np.asarray(weights.block(0, layer, tokens, np.array([feature])))[:, 0]
+    """What t tokens add to features (layer, number) at their own position, along the residual stream: ``[n, t]``."""
+    return _weights(virtual_weights(model, "tokens", dictionary), features, tokens, out=False)
+
+
+def _weights(
+    weights: GlobalWeights, features: Sequence[tuple[int, int]], tokens: np.ndarray, *, out: bool
+) -> np.ndarray:
+    pairs = np.array(features, np.int64).reshape(-1, 2)
+    found = np.zeros((len(pairs), len(tokens)))
+    side = weights.source if out else weights.target
+    for layer in np.unique(pairs[:, 0]).tolist():
+        check_layer(side, layer)
+        mine = pairs[:, 0] == layer
+        ids = check_ids(side, pairs[mine, 1])
+        block = weights.block(layer, 0, ids, tokens) if out else weights.block(0, layer, tokens, ids).T
+        found[mine] = np.asarray(block)
+    return found

@@ -5,8 +5,8 @@
 
 Every pair of operands is a prompt; features are read at one position, counted from the end. Printed: how many features
 have which shape (sum, first operand, mod 10, isolated points, ...), and those that are active on most prompts. --out
-keeps the grids: arrays features [n, 2] (layer, number), grids [n, A, B], predicted [A, B], first, second. See
-docs/global_weights.md.
+keeps the grids: arrays features [n, 2] (layer, number), grids [n, A, B], predicted [A, B], first, second; with
+--answers also answers [m], their first tokens [m] and output_weights [n, m]. See docs/global_weights.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch", type=int, default=64, help="prompts at a time (default: 64)")
     sub.add_argument("--lazy", action="store_true", help="leave the dictionary in its files")
     sub.add_argument("--out", help="write the grids as .npz")
+    sub.add_argument(
+        "--answers", metavar="FROM:TO", help="with --out: numbers whose logits features are written for, too"
+    )
     sub.add_argument("--json", action="store_true", help="print as JSON")
     sub.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -47,10 +50,13 @@ def run(options: argparse.Namespace) -> int:
     """Run the prompts, classify, print, write."""
     shared.check_out(options.out, (".npz",))
     first, second = _values(options.a), _values(options.b)
+    answers = _values(options.answers) if options.answers else None
+    if answers is not None and not options.out:
+        raise InputError("--answers are written to a file: give --out")
     if min(options.top, options.batch, options.min_prompts) < 1:
         raise InputError("--top, --batch and --min-prompts are at least 1")
     model, dictionary = shared.load(options)
-    from jaxinterp.attribution.operands import digits_apart, operand_plots
+    from jaxinterp.attribution.operands import digits_apart, number_tokens, operand_plots, output_weights
     from jaxinterp.core.progress import Progress
 
     progress = Progress("prompts", unit="prompts", quiet=options.quiet)
@@ -59,12 +65,13 @@ def run(options: argparse.Namespace) -> int:
         progress.total = total
         progress.advance(done - progress.done)
 
+    write = digits_apart if options.digits else str
     plots = operand_plots(
         model, dictionary, options.template, first, second, position=options.position, batch=options.batch,
-        write=digits_apart if options.digits else str, progress=advance,
+        write=write, progress=advance,
     )  # fmt: skip
     progress.close()
-    found = []
+    found: list[dict[str, Any]] = []
     for layer, feature, prompts in plots.active(options.min_prompts):
         shape = plots.shape(layer, feature)
         found.append({
@@ -72,7 +79,16 @@ def run(options: argparse.Namespace) -> int:
             "width": shape.width,
         })  # fmt: skip
     if options.out:
-        _write(options.out, plots, found)
+        more = {}
+        if answers is not None:
+            between = " " if options.digits else ""
+            tokens = number_tokens(model, options.template, answers, write=write, between=between)
+            ends = [(one["layer"], one["feature"]) for one in found]
+            more = {
+                "answers": list(answers), "answer_tokens": tokens,
+                "output_weights": output_weights(model, dictionary, ends, tokens),
+            }  # fmt: skip
+        _write(options.out, plots, found, more)
     if options.json:
         text = getattr(model.tokenizer, "text", str)
         most = Counter(plots.predicted.reshape(-1).tolist()).most_common(options.top)
@@ -93,7 +109,7 @@ def _print(found: list[dict[str, Any]], top: int, prompts: int) -> None:
             print(f"  {one['layer']}/{one['feature']}: active on {one['prompts']}{score}{width}")
 
 
-def _write(path: str, plots: Any, found: list[dict[str, Any]]) -> None:
+def _write(path: str, plots: Any, found: list[dict[str, Any]], more: dict[str, Any]) -> None:
     import numpy as np
 
     from jaxinterp.core.files import atomic
@@ -103,6 +119,7 @@ def _write(path: str, plots: Any, found: list[dict[str, Any]]) -> None:
         "features": np.array([[one["layer"], one["feature"]] for one in found], np.int64).reshape(-1, 2),
         "grids": np.array(grids, np.float32).reshape(-1, *plots.predicted.shape), "predicted": plots.predicted,
         "first": np.array(plots.first), "second": np.array(plots.second),
+        **{name: np.asarray(value) for name, value in more.items()},
     }  # fmt: skip
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -142,9 +142,11 @@ def test_grids_shapes_and_weights() -> None:
     numbers = number_tokens(model, TEMPLATE, [3, 17, 20])
     assert numbers.tolist() == [3, 11, 12]
     unembed = np.asarray(model.params["unembed"])
-    wanted = 1.0 * (unembed - unembed.mean(axis=1, keepdims=True))[8, numbers]
-    np.testing.assert_allclose(output_weights(model, dictionary, 1, 1, numbers), wanted)
-    np.testing.assert_allclose(input_weights(model, dictionary, 0, 9, np.array([4, 14, 24])), [4, 40, 0])
+    centred = unembed - unembed.mean(axis=1, keepdims=True)
+    out = output_weights(model, dictionary, [(1, 1), (0, 9), (1, 2)], numbers)
+    np.testing.assert_allclose(out, centred[[8, 6, 8]][:, numbers])
+    into = input_weights(model, dictionary, [(0, 9), (1, 0)], np.array([4, 14, 24]))
+    np.testing.assert_allclose(into, [[4, 40, 0], [0, 0, 0]])
 
 
 def test_other_positions_and_kinds() -> None:

@@ -98,12 +98,16 @@ def test_operands_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFix
         "--quiet",
     ]
     ranges = ["--a", "40:44", "--b", "30:34", "--min-prompts", "4", "--batch", "16"]
-    assert main(["operands", *given, *ranges, "--json", "--out", str(out)]) == 0
+    answers = ["--answers", "70:80"]
+    assert main(["operands", *given, *ranges, *answers, "--json", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["predicted"] == [{"token": found["predicted"][0]["token"], "text": "7", "prompts": 16}]
     with np.load(out) as arrays:
         assert arrays["grids"].shape == (len(found["features"]), 4, 4)
         assert ((arrays["grids"] > 0).sum(axis=(1, 2)) >= 4).all()
+        assert arrays["output_weights"].shape == (len(found["features"]), 10)
+        # All answers begin with the digit that is predicted.
+        assert set(arrays["answer_tokens"].tolist()) == {found["predicted"][0]["token"]}
         first = found["features"][0]
         assert arrays["features"][0].tolist() == [first["layer"], first["feature"]]
 
@@ -135,6 +139,7 @@ def test_faults_of_operands(capsys: pytest.CaptureFixture[str]) -> None:
         (["{a} + {b} =", "--a", "5"], "expected FROM:TO"),
         (["{a} + {b} =", "--a", "5:6"], "at least two numbers"),
         (["{a} plus {b} ="], "outside the vocabulary"),
+        (["{a} + {b} =", "--answers", "0:9"], "give --out"),
     ):
         assert main([*given, *more]) == 2
         error = capsys.readouterr().err
