@@ -21,6 +21,13 @@ from jaxinterp.parallel import weights
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def normal(seed: int, shape: tuple[int, ...]) -> Any:
+    """Normal numbers of the widest type that is on. NumPy's: jax compiles its own anew for every shape."""
+    import jax.numpy as jnp
+
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
 def shared(name: str) -> Path:
     """A file or folder of the optional test material beside the repository; skips where it is absent."""
     path = ROOT.parent / "shared" / name

@@ -14,12 +14,13 @@ from jaxinterp.dictionaries import losses
 from jaxinterp.dictionaries.activations import activate, jumprelu
 from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.initialise import random
+from tests.support import normal
 
 
 def _points() -> tuple[jax.Array, jax.Array, jax.Array]:
-    h = jax.random.normal(jax.random.key(0), (4, 5, 7), jnp.float64)
-    threshold = jnp.abs(jax.random.normal(jax.random.key(1), (4, 1, 7), jnp.float64))
-    return h, threshold, jax.random.normal(jax.random.key(2), h.shape, jnp.float64)
+    h = normal(0, (4, 5, 7))
+    threshold = jnp.abs(normal(1, (4, 1, 7)))
+    return h, threshold, normal(2, h.shape)
 
 
 @pytest.mark.parametrize("variant", ["threshold", "all"])
@@ -54,10 +55,12 @@ def test_an_unknown_variant_is_refused() -> None:
 def test_gradients_of_every_loss_agree_with_finite_differences(x64: None, kind: str) -> None:
     config = DictionaryConfig(kind, 3, 6, 4, skip=True)
     params = random(config, jax.random.key(3), jnp.float64)
-    params["W_skip"] = 0.3 * jax.random.normal(jax.random.key(7), params["W_skip"].shape, jnp.float64)
+    params["W_skip"] = 0.3 * normal(7, params["W_skip"].shape)
     params["threshold"] = params["threshold"] + 0.1
-    x, y = (jax.random.normal(jax.random.key(i), (3, 9, 4), jnp.float64) for i in (4, 5))
+    x, y = (normal(i, (3, 9, 4)) for i in (4, 5))
 
+    @jax.jit
+    @jax.value_and_grad
     def total(params: dict) -> jax.Array:
         functions = kind_of(config)
         h, norms = functions.pre_activations(params, config, x), functions.decoder_norms(params, config)
@@ -70,15 +73,13 @@ def test_gradients_of_every_loss_agree_with_finite_differences(x64: None, kind: 
         return sum((i + 1.0) * jnp.sum(term) for i, term in enumerate(terms))
 
     # Thresholds have jumps, so their finite difference is left out: only the pre-activation loss reaches them.
-    gradient = jax.grad(total)(params)
+    gradient = total(params)[1]
     for name in ("W_enc", "b_enc", "b_dec", "W_skip", "W_dec"):
-        direction = jax.tree.map(
-            lambda leaf: jax.random.normal(jax.random.key(6), leaf.shape, leaf.dtype), params[name]
-        )
+        direction = jax.tree.map(lambda leaf: normal(6, leaf.shape), params[name])
 
         def moved(step: float, name: str = name, direction: Any = direction) -> float:
             leaf = jax.tree.map(lambda p, q: p + step * q, params[name], direction)
-            return float(total({**params, name: leaf}))
+            return float(total({**params, name: leaf})[0])
 
         step = 1e-6
         numeric = (moved(step) - moved(-step)) / (2 * step)

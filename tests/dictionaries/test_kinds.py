@@ -16,6 +16,7 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.dictionaries import initialise, normalise
 from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, check, fits, kind_of
 from jaxinterp.models.config import ModelConfig
+from tests.support import normal
 
 
 def make(
@@ -33,7 +34,7 @@ def make(
 
 
 def inputs(*batch: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(5), (3, *batch, 4), jnp.float64)
+    return normal(5, (3, *batch, 4))
 
 
 @pytest.mark.parametrize("skip", [False, True])

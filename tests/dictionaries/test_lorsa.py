@@ -22,7 +22,7 @@ from jaxinterp.models.rotary import RopeScaling
 from jaxinterp.parallel.weights import is_weight
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
-from tests.support import tiny_config, tiny_model
+from tests.support import normal, tiny_config, tiny_model
 
 L, B, T, N, D, OUT, Q, E = 2, 2, 6, 12, 5, 4, 3, 4
 ATTENTIONS = {
@@ -164,11 +164,12 @@ def test_scales_and_lengths_fold(x64: None) -> None:
 
 def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
     d, x, where = make("normed", activation="relu", k=0, ranked=False), inputs(), places()
-    y = jax.random.normal(jax.random.key(9), (L, B * T, OUT))
+    y = normal(9, (L, B * T, OUT))
     gate = make_gate(SparsityConfig("l1", coefficient=0.3, ramp=0.0, pre_activation=0.01))
     rows = jnp.arange(B * T)
 
     @jax.jit
+    @jax.value_and_grad
     def loss(params: Any) -> Any:
         control, flat = {"coefficient": jnp.full(L, 0.3)}, x.reshape(L, B * T, D)
         return objective(
@@ -176,10 +177,10 @@ def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
             dead=jnp.zeros((L, N), bool), progress=jnp.float64(1.0), kind=lorsa.on_rows(where, rows),
         )[0]  # fmt: skip
 
-    gradient, step = jax.jit(jax.grad(loss))(d.params), 1e-6
+    gradient, step = loss(d.params)[1], 1e-6
     for number, (name, leaf) in enumerate(sorted(d.params.items())):
-        direction = jax.random.normal(jax.random.key(number), leaf.shape)
-        moved = [loss({**d.params, name: leaf + s * direction}) for s in (step, -step)]
+        direction = normal(number, leaf.shape)
+        moved = [loss({**d.params, name: leaf + s * direction})[0] for s in (step, -step)]
         exact = jnp.vdot(gradient[name], direction)
         np.testing.assert_allclose(
             exact, (moved[0] - moved[1]) / (2 * step), rtol=3e-6, atol=1e-7, err_msg=name

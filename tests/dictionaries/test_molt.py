@@ -20,6 +20,7 @@ from jaxinterp.parallel.weights import is_weight
 from jaxinterp.training import resample
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
+from tests.support import normal
 
 L, N, D, OUT = 2, 12, 5, 4
 RANKS = ((3, 2), (1, 6), (2, 4))
@@ -132,7 +133,7 @@ def test_scales_and_lengths_fold(x64: None, gate: str) -> None:
 
 def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
     d, x = make(), inputs(6)
-    y = jax.random.normal(jax.random.key(9), (L, 6, OUT))
+    y = normal(9, (L, 6, OUT))
     gate = make_gate(SparsityConfig("l1", coefficient=0.3, ramp=0.0, pre_activation=0.01))
     terms = ObjectiveConfig("sum", auxiliary=0.1, auxiliary_k=3, nesting=(4,))
     control = {"coefficient": jnp.full(L, 0.3)}
@@ -155,11 +156,14 @@ def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
     def plain(params: Any) -> Any:
         return sum(term.mean() for name, term in loss(params)[1].terms.items() if name != "auxiliary")
 
-    step, value, found_own = 1e-6, jax.jit(plain), jax.tree.leaves(jax.jit(jax.grad(plain))(d.params))
+    step, value = 1e-6, jax.jit(jax.value_and_grad(plain))
+    found_own = jax.tree.leaves(value(d.params)[1])
     for number, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
-        direction = jax.random.normal(jax.random.key(number), leaf.shape)
+        direction = normal(number, leaf.shape)
         moved = [
-            value(jax.tree.unflatten(tree, [*leaves[:number], leaf + s * direction, *leaves[number + 1 :]]))
+            value(jax.tree.unflatten(tree, [*leaves[:number], leaf + s * direction, *leaves[number + 1 :]]))[
+                0
+            ]
             for s in (step, -step)
         ]
         exact = jnp.vdot(found_own[number], direction)
@@ -171,7 +175,7 @@ def test_losses_and_gradients_agree_with_finite_differences(x64: None) -> None:
 
 def test_a_start_from_data_points_writes_them(x64: None) -> None:
     config = make("jumprelu", skip=False).config
-    x, y = inputs(200), jax.random.normal(jax.random.key(8), (L, 200, OUT))
+    x, y = inputs(200), normal(8, (L, 200, OUT))
 
     def start() -> Any:
         params = initialise.from_data(config, jax.random.key(0), x, y, decoder=0.7, noise=0.0)
@@ -193,7 +197,7 @@ def test_a_start_from_data_points_writes_them(x64: None) -> None:
 
 def test_a_restart_touches_only_the_dead(x64: None) -> None:
     d, x = make(), inputs(50)
-    residual = jax.random.normal(jax.random.key(3), (L, 50, OUT))
+    residual = normal(3, (L, 50, OUT))
     which = jnp.zeros((L, N), bool).at[0, 1].set(True).at[1, 7].set(True)
     restart = partial(
         resample.restart, resample.ResampleConfig(share=0.25), d.config, key=jax.random.key(0), x=x,

@@ -18,6 +18,7 @@ from jaxinterp.core.letters import Array, Tree
 from jaxinterp.dictionaries import sparse, sparse_choose, sparse_rows
 from jaxinterp.dictionaries.base import Dictionary, kind_of
 from tests.dictionaries.test_every_kind import ACTIVATIONS, STRUCTURES, L, N, inputs, make
+from tests.support import normal
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -60,20 +61,20 @@ def test_values_and_gradients_are_those_of_dense_activations(structure: str, act
 )
 def test_gradients_are_finite_differences(structure: str, activation: str) -> None:
     d, x = make(structure, activation), inputs(5)
-    value = jax.jit(partial(loss_of, d, x, True))
-    gradient = jax.grad(value)(d.params)
+    value = jax.jit(jax.value_and_grad(partial(loss_of, d, x, True)))
+    gradient = value(d.params)[1]
     for name, leaf in d.params.items():
         if name == "threshold":
             continue
         first = isinstance(leaf, tuple)
         array, slope = (leaf[-1], gradient[name][-1]) if first else (leaf, gradient[name])
-        direction = jax.random.normal(jax.random.key(3), array.shape)
+        direction = normal(3, array.shape)
 
         def moved(
             step: float, name: str = name, leaf: Any = leaf, first: bool = first, way: Array = direction
         ) -> Any:
             new = (*leaf[:-1], leaf[-1] + step * way) if first else leaf + step * way
-            return value({**d.params, name: new})
+            return value({**d.params, name: new})[0]
 
         step = 1e-6
         numeric = (moved(step) - moved(-step)) / (2 * step)
@@ -82,15 +83,15 @@ def test_gradients_are_finite_differences(structure: str, activation: str) -> No
 
 def test_batch_axes_vmap_and_gradients_to_the_input() -> None:
     d, x = make("clt", "topk"), inputs(4, 3)
-    both = [jax.grad(lambda x, s=s: loss_of(d, x, s, d.params))(x) for s in (False, True)]
+    both = [jax.jit(jax.grad(lambda x, s=s: loss_of(d, x, s, d.params)))(x) for s in (False, True)]
     np.testing.assert_allclose(*both, atol=1e-12)
 
     def one(x: Array) -> Array:
         return sparse.decode(d.params, d.config, sparse.encode(d.params, d.config, x), x)
 
     by_row = jax.vmap(jax.vmap(one, in_axes=1, out_axes=1), in_axes=2, out_axes=2)
-    np.testing.assert_allclose(jax.jit(by_row)(x), one(x), atol=1e-12)
-    np.testing.assert_allclose(one(x), d.reconstruct(x), atol=1e-12)
+    np.testing.assert_allclose(jax.jit(by_row)(x), jax.jit(one)(x), atol=1e-12)
+    np.testing.assert_allclose(jax.jit(one)(x), d.reconstruct(x), atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["relu", "jumprelu", "gated"])
@@ -175,7 +176,7 @@ def test_products_of_few_entries_are_products(rows: int, slots: int, n: int, wid
 
     arguments = (w, values, y)
     for one, other in zip(
-        jax.grad(chained, (0, 1, 2))(*arguments), jax.grad(written_out, (0, 1, 2))(*arguments), strict=True
+        *(jax.jit(jax.grad(way, (0, 1, 2)))(*arguments) for way in (chained, written_out)), strict=True
     ):
         close(jnp.where(indices < n, one, 0.0) if one.shape == indices.shape else one,
               jnp.where(indices < n, other, 0.0) if other.shape == indices.shape else other)  # fmt: skip

@@ -16,7 +16,7 @@ from jaxinterp.models.decoder import forward
 from jaxinterp.training import jacobian
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
-from tests.support import tiny_model
+from tests.support import normal, tiny_model
 
 pytestmark = pytest.mark.usefixtures("x64")
 L, N, D, R = 2, 9, 4, 5
@@ -27,10 +27,8 @@ def made(**changes: Any) -> tuple[Dictionary, jax.Array]:
     config = DictionaryConfig("plt", L, N, D, **{"skip": True, "activation": "relu", **changes})
     params = random(config, jax.random.key(0), jnp.float64)
     for i, name in enumerate(sorted(params)):
-        params[name] = params[name] + 0.3 * jax.random.normal(
-            jax.random.key(i + 1), params[name].shape, jnp.float64
-        )
-    return Dictionary(params, config), jax.random.normal(jax.random.key(50), (L, R, D), jnp.float64)
+        params[name] = params[name] + 0.3 * normal(i + 1, params[name].shape)
+    return Dictionary(params, config), normal(50, (L, R, D))
 
 
 def target(x: jax.Array) -> jax.Array:
@@ -84,12 +82,12 @@ def test_its_gradient_agrees_with_finite_differences_and_the_loss_has_it_once() 
     without, with_it = total(params, 0.0), total(params, 0.7)
     term = jacobian.mismatch(params, config, dictionary.encode(x), changes)
     assert float(with_it - without) == pytest.approx(0.7 * float(jnp.mean(term)) / D, rel=1e-12)
-    value = jax.jit(lambda p: total(p, 0.7))
-    gradient = jax.jit(jax.grad(lambda p: total(p, 0.7)))(params)
+    value = jax.jit(jax.value_and_grad(lambda p: total(p, 0.7)))
+    gradient = value(params)[1]
     for i, name in enumerate(sorted(params)):
-        way = jax.random.normal(jax.random.key(70 + i), params[name].shape, jnp.float64)
+        way = normal(70 + i, params[name].shape)
         step = 1e-6
-        up, down = (value({**params, name: params[name] + s * step * way}) for s in (1, -1))
+        up, down = (value({**params, name: params[name] + s * step * way})[0] for s in (1, -1))
         assert float(up - down) / (2 * step) == pytest.approx(
             float(jnp.vdot(gradient[name], way)), rel=1e-6
         ), name
@@ -98,7 +96,7 @@ def test_its_gradient_agrees_with_finite_differences_and_the_loss_has_it_once() 
 def test_the_blur_is_the_straight_through_estimate_of_what_a_bias_does_to_the_mean() -> None:
     """Over many rows the derivative to biases is that of the mean of the term, which jumps row by row."""
     rows, width = 20_000, 0.2
-    x = jax.random.normal(jax.random.key(0), (1, rows, 2), jnp.float64)
+    x = normal(0, (1, rows, 2))
     config = DictionaryConfig("plt", 1, 3, 2, activation="relu")
     params = random(config, jax.random.key(1), jnp.float64)
     changes = jacobian.probe(jnp.abs, jax.random.key(2), x)
@@ -133,12 +131,21 @@ def test_mlps_are_those_of_the_forward_pass(family: str) -> None:
         ("mlp_normalized", "mlp_in") if model.config.parallel else ("resid_mid", "mlp_normalized", "mlp_in")
     )
     writes = ("mlp_out", "mlp_out_raw")
-    _, sites = forward(model.params, model.config, tokens, sites=(*reads, *writes))
-    for read in reads:
-        for write in writes:
-            x, y = getattr(sites, read)[:, 0], getattr(sites, write)[:, 0]
-            np.testing.assert_allclose(jacobian.mlps(model, read, write)(x), y, rtol=1e-9, atol=1e-9)
-    some = jacobian.mlps(model, "mlp_in", "mlp_out", (2, 0))(sites.mlp_in[jnp.asarray([2, 0]), 0])
+
+    @jax.jit
+    def everything() -> Any:
+        _, sites = forward(model.params, model.config, tokens, sites=(*reads, *writes))
+        found = {
+            (read, write): jacobian.mlps(model, read, write)(getattr(sites, read)[:, 0])
+            for read in reads
+            for write in writes
+        }
+        some = jacobian.mlps(model, "mlp_in", "mlp_out", (2, 0))(sites.mlp_in[jnp.asarray([2, 0]), 0])
+        return sites, found, some
+
+    sites, found, some = everything()
+    for (_, write), values in found.items():
+        np.testing.assert_allclose(values, getattr(sites, write)[:, 0], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(some, sites.mlp_out[jnp.asarray([2, 0]), 0], rtol=1e-9, atol=1e-9)
 
 

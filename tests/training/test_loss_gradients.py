@@ -16,6 +16,7 @@ from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.dictionaries.initialise import random
 from jaxinterp.training.objective import ObjectiveConfig, objective
 from jaxinterp.training.sparsity.base import SparsityConfig, make_gate
+from tests.support import normal
 from tests.training.numpy_objective import Penalised, Setting, loss, straight_through
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -37,9 +38,9 @@ def prepared(
         params["threshold"] = jnp.full_like(params["threshold"], 0.25)
     params, control = gate.init(params, kind_of(config).decoder_norms(params, config))
     leaves, structure = jax.tree.flatten(params)
-    kicks = [0.2 * jax.random.normal(jax.random.key(i + 1), v.shape, v.dtype) for i, v in enumerate(leaves)]
+    kicks = [0.2 * normal(i + 1, v.shape) for i, v in enumerate(leaves)]
     params = jax.tree.unflatten(structure, [v + kick for v, kick in zip(leaves, kicks, strict=True)])
-    x, y = (jax.random.normal(jax.random.key(i), (L, R, D), jnp.float64) for i in (90, 91))
+    x, y = (normal(i, (L, R, D)) for i in (90, 91))
     return gate, config, params, control, x, y
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from jaxinterp.training.metrics import read
 from jaxinterp.training.optimiser import OptimiserConfig
 from jaxinterp.training.sparsity.base import SparsityConfig
 from tests.support import tiny_model
+from tests.training.steps import compiled
 
 MODEL = ModelConfig(
     vocab_size=23, d_model=8, n_layers=3, n_heads=2, n_kv_heads=2, d_head=4, d_mlp=24, context=32
@@ -59,8 +59,8 @@ def setting(sparsity: SparsityConfig, **spec: Any) -> tuple[D.DictionaryRun, Dic
 
 def advance(run: D.DictionaryRun, config: DictionaryConfig, steps: int) -> tuple[Any, list[dict[str, Any]]]:
     batch = data()
-    state = jax.jit(partial(D.init, run, config))(jax.random.key(0), *batch)
-    step = jax.jit(partial(D.step, run, config))
+    init, step = compiled(run, config)
+    state = init(jax.random.key(0), *batch)
     history = []
     for _ in range(steps):
         state, metrics = step(state, batch)
@@ -72,7 +72,7 @@ def advance(run: D.DictionaryRun, config: DictionaryConfig, steps: int) -> tuple
     "sparsity",
     [
         TOP,
-        SparsityConfig("l1", coefficient=0.02, pre_activation=0.0),
+        pytest.param(SparsityConfig("l1", coefficient=0.02, pre_activation=0.0), marks=pytest.mark.slow),
         SparsityConfig("straight-through", l0=4.0, start_l0=6.0, rate=0.1, threshold=0.3, scale=1.0, coefficient=0.02),
     ],
     ids=lambda s: s.method,
@@ -90,7 +90,7 @@ def test_a_molt_learns_maps(sparsity: SparsityConfig) -> None:
     error = jnp.sum((y - d.reconstruct(x)) ** 2, axis=(1, 2)) / jnp.sum(
         (y - y.mean(1, keepdims=True)) ** 2, axis=(1, 2)
     )
-    _, metrics = jax.jit(partial(D.step, run, config))(state, data())
+    _, metrics = compiled(run, config)[1](state, data())
     np.testing.assert_allclose(error, metrics["nmse_layers"], rtol=2e-3)
 
 
@@ -98,7 +98,7 @@ def test_a_molt_learns_maps(sparsity: SparsityConfig) -> None:
     "spec",
     [
         {"kind": "crosscoder", "n_features": 32},
-        {"kind": "crosscoder", "n_features": 32, "shared": 8},
+        pytest.param({"kind": "crosscoder", "n_features": 32, "shared": 8}, marks=pytest.mark.slow),
         {"kind": "clt", "n_features": 24, "tied": True, "skip": True},
         {"kind": "molt", "n_features": 24, "ranks": ((2, 24),)},
     ],
@@ -113,12 +113,13 @@ def test_dead_features_of_every_kind_are_restarted_and_fire(spec: dict[str, Any]
         run, resample=dataclasses.replace(EVERY, dead_by=dead_by, dead_below=1e-3, decay=0.8)
     )
     batch = data()
-    state = jax.jit(partial(D.init, run, config))(jax.random.key(0), *batch)
+    init, step = compiled(run, config)
+    state = init(jax.random.key(0), *batch)
     groups, n = state["stats"]["last"].shape
     assert groups == (1 if spec["kind"] == "crosscoder" else 2)
     dead = jnp.broadcast_to(jnp.arange(n) % 3 == 0, (groups, n))
     state["params"]["b_enc"] = jnp.where(dead, -1e3, state["params"]["b_enc"])
-    step, shares = jax.jit(partial(D.step, run, config)), []
+    shares = []
     for _ in range(45):
         state, metrics = step(state, batch)
         shares.append(float(metrics["dead"]))
