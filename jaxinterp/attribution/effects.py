@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -80,18 +81,18 @@ class Walker:
         """
         length, part = wave[0].length, wave[0].part
         size = wave[0].width
-        given = self._stack([_pad(v.astype(self.dtype, copy=False), size) for v in vectors])
+        given = self._stacked([_pad(v.astype(self.dtype, copy=False), size) for v in vectors])
         at = self._stack([_pad(p.astype(np.int32), size) for p in positions])
         through = None if heads is None else self._stack([_pad(h.astype(np.int32), size) for h in heads])
         # Of every device and target the layer where it reads; -1 for padding, which reads nowhere.
         reads = np.full((self.devices, size), -1)
         for own, block in zip(reads, wave, strict=False):
             own[: len(block.members)] = block.layers
-        found = Effects({}, {}, {}, {}, given, None)
+        found = Effects({}, {}, {}, {}, jnp.zeros(()), None)
         x: Any = None
         top = int(reads.max())
         if part == FINAL:
-            x, norm = steps.enter_final(self.operator, given, at, self.mesh, length)
+            x, norm = steps.enter_final(self.operator, self._split(given), at, self.mesh, length)
             if self.config.has_norm_biases:
                 found.norm[self.config.n_layers] = norm
             top -= 1
@@ -102,7 +103,7 @@ class Walker:
                 step = steps.advance(self.operator, self.layers[layer], x, self.mesh)
             if enters.any():
                 # Vectors of zeros for targets that read elsewhere.
-                own = self._split(np.where(enters[:, :, None], 1, 0).astype(self.dtype)) * given
+                own = self._split(np.where(enters[:, :, None], given, np.zeros((), self.dtype)))
                 entered = self._enter(layer, part, own, at, through, length)
                 step = (
                     entered
@@ -170,13 +171,17 @@ class Walker:
                 pages = steps.turn_more(gradient, rows.pages, rows.positions, so_far[1], **how)
         groups[number] = whole, pages
 
-    def _stack(self, parts: Sequence[Any]) -> Any:
+    def _stack(self, parts: Sequence[np.ndarray]) -> Any:
+        return self._split(self._stacked(parts))
+
+    def _stacked(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """One part a device; zeros where there are fewer parts."""
-        parts = [np.asarray(part) for part in parts]
-        return self._split(np.stack([*parts, *[np.zeros_like(parts[0])] * (self.devices - len(parts))]))
+        return np.stack([*parts, *[np.zeros_like(parts[0])] * (self.devices - len(parts))])
 
     def _split(self, values: np.ndarray) -> Any:
         """``values [devices, ...]``, each device its own."""
+        if self.mesh.size == 1:
+            return values  # a program takes them from the host at less cost
         return _put(values, NamedSharding(self.mesh, PartitionSpec("data")))
 
     def any_says(self, said: bool) -> bool:
