@@ -40,7 +40,7 @@ GRADIENT = P(None, "data", "model")
 
 
 class Given(NamedTuple):
-    """What blocks of one prompt are computed from.
+    """What blocks of one prompt are computed from: arrays, or in their place shapes or shardings.
 
     Attributes:
       operator: without weights of layers (`steps.light`). layers: they, every field with a leading L.
@@ -51,12 +51,12 @@ class Given(NamedTuple):
 
     operator: ReplacementOperator
     layers: LayerSlice
-    decoders: Array
-    feature: Array
-    activation: Array
-    error: Array
-    embed: Array
-    learned: Array | None
+    decoders: Any
+    feature: Any
+    activation: Any
+    error: Any
+    embed: Any
+    learned: Any
 
 
 class BlockEffects(NamedTuple):
@@ -277,7 +277,7 @@ def node_rows(effects: BlockEffects, layout: table.Layout) -> np.ndarray:
     """[C, n] rows in node order, from effects on the host; without bias nodes where the graph has none."""
     t, out = layout.n_tokens, np.zeros((effects.feature.shape[1], layout.size), effects.feature.dtype)
 
-    def put(start: int, value: np.ndarray) -> None:
+    def put(start: int, value: Any) -> None:
         out[:, start : start + t] = value[:t].T
 
     for group in layout.groups:

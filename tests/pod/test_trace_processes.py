@@ -95,9 +95,9 @@ def test_the_first_process_writes_and_prints(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model")
     save_dictionary(random_dictionary(model, "clt", dtype="float32"), tmp_path / "dictionary")
     command = [
-        sys.executable, "-m", "jaxinterp.cli.main", "trace", "--model", "model", "--dictionary", "dictionary", "--quiet",
+        sys.executable, "-m", "jaxinterp.cli.main", "trace", "--model", "model", "--dictionary", "dictionary",
+        "--quiet", "--tokens", ",".join(map(str, TOKENS)), "--out",
     ]  # fmt: skip
-    command += ["--tokens", ",".join(map(str, TOKENS)), "--out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAXINTERP_PROCESSES": "2"}
     environment["JAXINTERP_COORDINATOR"] = free_address()
     started = [
