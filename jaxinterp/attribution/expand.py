@@ -87,10 +87,7 @@ def expand(
       feature numbers, strongest first.
     """
     visited = np.zeros(n_features, bool)
-    if limit >= n_features:
-        yield np.arange(n_features)
-        return
-    left = limit
+    left = min(limit, n_features)
     while left:
         order = np.argsort(-influence()[:n_features], kind="stable")
         batch = order[~visited[order]][: min(rank_every, left)]
