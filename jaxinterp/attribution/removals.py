@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.attribution.global_weights import virtual_weights
+from jaxinterp.attribution.residual_paths import replaces
 from jaxinterp.core.errors import InputError, near
 from jaxinterp.core.letters import Array
 from jaxinterp.dictionaries import encoder
@@ -85,13 +86,6 @@ def weights_of(
         )
         for s in range(weights.source.layers):
             for t in range(weights.target.layers):
-                if (
-                    weights.source.vectors(
-                        s, np.zeros(1, np.int64), weights.read(t, np.zeros(1, np.int64)).order
-                    )
-                    is None
-                ):
-                    continue
                 value = np.asarray(weights.block(s, t))
                 i, j = np.nonzero(np.abs(value) >= max(at_least, np.finfo(value.dtype).tiny))
                 ends = TOKENS if source == "token" else s, layers if target == "logit" else t
@@ -100,6 +94,8 @@ def weights_of(
                     raise InputError(
                         f"{total} weights or more, the limit is {limit}: give at_least, fewer families or a limit"
                     )
+    if not found:
+        raise InputError(f"no family of weights was named: there are {', '.join(FAMILIES)}")
     return Weights(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
@@ -126,6 +122,8 @@ def check(model: Model, dictionary: Dictionary) -> None:
         why = f"features of a {config.kind} do not read one direction of their own token"
     elif config.normalise_rows != "none":
         why = "it normalises rows, by what it reads there"
+    elif replaces(config.write_site):
+        why = f"it writes {config.write_site}, in place of all that was written there before"
     elif model.config.post_norms and config.write_site.endswith("_raw"):
         why = f"it writes {config.write_site}, before a norm whose denominator is of all that is written"
     elif model.config.norm == "tanh":

@@ -182,8 +182,12 @@ def test_faults() -> None:
     capped = tiny_model("gemma2")
     dyt = tiny_model("dyt")
     one = whole_features(dictionary, {0: [1]})
+    stream = dataclasses.replace(dictionary.config, read_site="resid_pre", write_site="resid_pre")
+    in_place = dataclasses.replace(dictionary, config=stream)
     faults: list[tuple[str, Any]] = [
         ("no family 'feature'", lambda: weights_of(model, dictionary, ["feature"])),
+        ("no family of weights", lambda: weights_of(model, dictionary, [])),
+        ("in place of all", lambda: weights_of(model, in_place)),
         ("the limit is 100", lambda: weights_of(model, dictionary, limit=100)),
         ("no feature 8 of layer 0", lambda: whole_features(dictionary, {0: [8]})),
         ("before a norm", lambda: weights_of(capped, raw)),

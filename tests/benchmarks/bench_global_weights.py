@@ -139,7 +139,7 @@ def pruning(options: argparse.Namespace) -> None:
     print(
         f"effectiveness and divergence: rank correlation {rank:.2f}; helpful: {(found.helpfulness[on] > 0).mean():.0%}"
     )
-    every = weights_of(model, dictionary, ["feature-feature", "feature-logit"], at_least=0.5, limit=10**7)
+    every = weights_of(model, dictionary, options.families.split(","), at_least=0.05, limit=10**8)
     weights = every.take(np.sort(np.argsort(-np.abs(every.value), kind="stable")[: options.weights]))
     meter = Meter()
     fisher = sampled_effectiveness(model, dictionary, weights, scored, draws=2)
@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("what", choices=("lazy", "together", "pruning"))
     parser.add_argument("--features", type=int, default=65_536)
     parser.add_argument("--batches", type=int, default=12, help="of 64 sequences of 64 tokens")
+    parser.add_argument("--families", default="feature-feature", help="separated by commas")
     parser.add_argument("--weights", type=int, default=20_000)
     options = parser.parse_args()
     {"lazy": lazy, "together": together, "pruning": pruning}[options.what](options)
