@@ -88,10 +88,10 @@ def dictionary(model: Model, spec: dict[str, Any], number: int = 0, **more: Any)
 
 
 @functools.cache
-def make(name: str, **changes: Any) -> Made:
-    """The replacement model of that name in float64; ``changes`` of the model's config."""
-    specs, mlp, family = COMBINATIONS[name]
-    model = tiny_model(family, dtype="float64", **changes)
+def make(name: str, family: str | None = None, **changes: Any) -> Made:
+    """The replacement model of that name in float64, on its family or another; ``changes`` of the model's config."""
+    specs, mlp, its_own = COMBINATIONS[name]
+    model = tiny_model(family or its_own, dtype="float64", **changes)
     found = [dictionary(model, spec, i) for i, spec in enumerate(specs)]
     where = places(found, model.config, mlp)
     tokens = jnp.asarray(TOKENS)[None]
