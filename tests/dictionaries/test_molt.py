@@ -250,7 +250,9 @@ def test_ranks_that_make_no_sense_are_refused(changes: dict[str, Any], message: 
         DictionaryConfig(**fields)
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(
+    "gate", ["relu", "topk", *(pytest.param(gate, marks=pytest.mark.slow) for gate in ("jumprelu", "gated"))]
+)
 def test_sparse_code_gives_the_same_values_and_gradients(x64: None, gate: str) -> None:
     d, x = make(gate), inputs(2, 3)
     slope = jnp.asarray(np.random.default_rng(7).normal(size=(L, 2, 3, OUT)))

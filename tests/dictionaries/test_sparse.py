@@ -140,7 +140,8 @@ def test_the_largest_in_two_steps_are_the_largest(seed: int, levels: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rows", "slots", "n", "width"), [(40, 3, 7, 16), (300, 19, 5, 3), (6, 8, 50, 32), (1, 1, 1, 1)]
+    ("rows", "slots", "n", "width"),
+    [(40, 3, 7, 16), (300, 19, 5, 3), (1, 1, 1, 1), pytest.param(6, 8, 50, 32, marks=pytest.mark.slow)],
 )
 def test_products_of_few_entries_are_products(rows: int, slots: int, n: int, width: int) -> None:
     rng = np.random.default_rng(0)

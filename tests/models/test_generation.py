@@ -37,8 +37,9 @@ from tests.support import EVERY, tiny_model
 PROMPTS = ([7, 3, 19], [1, 0, 4, 23, 3, 3, 9], [28, 11, 5, 2, 17])
 SAMPLED = {"temperature": 0.9, "top_k": 25, "top_p": 0.95}
 
-# What `tests.support.EVERY` has not; the rest of the families belongs to the long tests.
+# What differs in what is kept of tokens before; the rest of the families belongs to the long tests.
 USUAL = ("mistral_gqa_window", "phi3_longrope_short", "gpt_oss_gqa_long")
+TINY = ("llama", "gpt2", "gemma2", "experts", "latent")
 CASES = [
     name if name in USUAL else pytest.param(name, marks=pytest.mark.slow)
     for name in stored.names()
@@ -128,7 +129,9 @@ def assert_same(got: Generated, want: Generated) -> None:
     np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(
+    "family", [name if name in TINY else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
+)
 def test_cached_equals_uncached(family: str) -> None:
     model, own = tiny_model(family, context=80), keys(3)
     for how in ({}, SAMPLED) if family in ("llama", "gpt2", "gemma2") else (SAMPLED,):

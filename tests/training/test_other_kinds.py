@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,12 @@ def advance(run: D.DictionaryRun, config: DictionaryConfig, steps: int) -> tuple
     [
         TOP,
         pytest.param(SparsityConfig("l1", coefficient=0.02, pre_activation=0.0), marks=pytest.mark.slow),
-        SparsityConfig("straight-through", l0=4.0, start_l0=6.0, rate=0.1, threshold=0.3, scale=1.0, coefficient=0.02),
+        pytest.param(
+            SparsityConfig(
+                "straight-through", l0=4.0, start_l0=6.0, rate=0.1, threshold=0.3, scale=1.0, coefficient=0.02
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda s: s.method,
 )  # fmt: skip
@@ -130,13 +136,14 @@ def test_dead_features_of_every_kind_are_restarted_and_fire(spec: dict[str, Any]
 
 def test_a_restarted_crosscoder_feature_makes_up_for_a_share_of_every_layer() -> None:
     run, config = setting(TOP, kind="crosscoder", n_features=16)
-    state, _ = advance(run, config, 1)
     x, residual = data()
+    state = compiled(run, config)[0](jax.random.key(0), x, residual)
     which = jnp.zeros((1, 16), bool).at[0, 5].set(True)
-    new = resample.restart(
-        run.resample, config, state["params"], which, key=jax.random.key(0), x=x, residual=residual,
+    restart = partial(
+        resample.restart, run.resample, config, key=jax.random.key(0), x=x, residual=residual,
         thresholds=lambda p, norms: jnp.zeros_like(norms),
     )  # fmt: skip
+    new = jax.jit(restart)(state["params"], which)
     kind = kind_of(config)
     a = kind.pre_activations(new, config, x)[0, :, 5]
     wrote = a[None, :, None] * new["W_dec"][:, 5][:, None]
