@@ -135,17 +135,25 @@ def test_checks_count_what_the_convention_leaves_out(case: Case) -> None:
 
 
 def test_direct_interventions_are_the_edges(case: Case) -> None:
-    """The peer's own constrained interventions (everything frozen) equal our edges."""
-    reference, graph = case.reference, case.graph
+    """The peer's own constrained interventions (everything frozen), alone and together, are what edges predict."""
+    reference, graph, cap = case.reference, case.graph, case.model.config.final_softcap
     names = {tuple(row): i for i, row in enumerate(features(graph).tolist())}
-    clean = reference["pre_activations"]
-    at = tuple(features(graph).T)
-    matrix = graph.matrix()
-    count = len(names)
+    clean = reference["pre_activations"][tuple(features(graph).T)]
+    changes = np.zeros((5, len(graph)))
     for row, (layer, position, feature, value) in enumerate(reference["iv_specs"]):
-        node = names.get((int(layer), int(position), int(feature)))
-        if node is None:
-            continue
-        factor = value / graph.nodes["activation"][node] - 1
-        moved = reference["iv_direct_preacts_at_active"][row] - clean[at]
-        assert np.abs(moved - factor * matrix[:count, node]).max() < 2e-5
+        node = names[int(layer), int(position), int(feature)]
+        changes[row, node] = value / graph.nodes["activation"][node] - 1
+    changes[4] = changes.sum(axis=0)
+    predicted = changes @ graph.matrix().T
+    moved = reference["iv_direct_preacts_at_active"] - clean
+    assert np.abs(moved).max() > 0.05
+    assert np.abs(moved - predicted[:, : len(names)]).max() < 1e-5
+
+    def uncapped(logits: np.ndarray) -> np.ndarray:
+        logits = logits.astype(np.float64)
+        return cap * np.arctanh(logits / cap) if cap else logits
+
+    logits = uncapped(reference["iv_direct_logits"][:, -1]) - uncapped(reference["logits"][-1])
+    logits -= logits.mean(axis=1, keepdims=True)
+    targets = graph.targets
+    assert np.abs(logits[:, graph.nodes["index"][targets]] - predicted[:, targets]).max() < 1e-5
