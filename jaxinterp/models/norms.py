@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxinterp.core.letters import Array, Tree
-from jaxinterp.core.precision import wide
+from jaxinterp.core.precision import einsum, wide
 
 if TYPE_CHECKING:
     from jaxinterp.models.config import ModelConfig
@@ -131,5 +131,7 @@ def add_bias(x: Array, bias: Array | None, unit: Array | None = None) -> Array:
     """x [B, T, ...] plus ``bias`` [...], times ``unit`` [B, T] where that is given."""
     if bias is None:
         return x
-    bias = bias[None, None]
-    return x + (bias if unit is None else unit.reshape(unit.shape + (1,) * (bias.ndim - 2)) * bias)
+    if unit is None:
+        return x + bias[None, None]
+    # As a product of matrices: its transpose is one too, where that of a factor would be a slow sum.
+    return x + einsum("bt,d->btd", unit, bias.reshape(-1)).reshape(*unit.shape, *bias.shape)
