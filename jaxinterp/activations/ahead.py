@@ -5,7 +5,6 @@ Letters: b sequences a block, T tokens of each.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.sites import END_SITES, check_sites
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import aot, weights
-from jaxinterp.parallel.mesh import describe, make, parse
+from jaxinterp.parallel.mesh import describe
 from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
 
 if TYPE_CHECKING:
@@ -75,17 +74,12 @@ def study(config: ModelConfig, topology: str, mesh: str, **settings: Any) -> dic
     Raises:
       InputError: see `compile_collection`; no libtpu, an unknown slice, or a mesh that does not use all of it.
     """
-    sizes, devices = parse(mesh), aot.devices(topology)
-    if math.prod(sizes.values()) != len(devices):
-        raise InputError(
-            f"the mesh {mesh!r} has {math.prod(sizes.values())} devices, the slice {topology} has {len(devices)}"
-        )
-    made = make(sizes.get("data", 1), sizes.get("model", 1), expert=sizes.get("expert", 1), devices=devices)
+    made = aot.mesh_on(topology, mesh)
     began = time.monotonic()
     report = compile_collection(config, made, **settings)
     facts = {
         "what": "collection", "parameters": config.n_params(), "topology": topology,
-        "chips": aot.chips(topology), "devices": len(devices), "mesh": describe(made),
+        "chips": aot.chips(topology), "devices": made.size, "mesh": describe(made),
         **{name: value for name, value in settings.items() if name != "rules"},
         "compile_s": round(time.monotonic() - began, 1),
         "floor_gib": weights.bytes_per_device(declare(config), settings.get("dtype", "bfloat16"), made) / aot.GIB,

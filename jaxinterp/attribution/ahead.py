@@ -28,7 +28,7 @@ from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import aot, weights
-from jaxinterp.parallel.mesh import describe, make, parse
+from jaxinterp.parallel.mesh import describe
 from jaxinterp.parallel.rules import DEFAULT_RULES, Rules
 from jaxinterp.replacement import freeze, make_operator, part_arrays, places
 
@@ -137,14 +137,9 @@ def study(
     Raises:
       InputError: see `compile_block`; no libtpu, an unknown slice, or a mesh that does not use all of it.
     """
-    sizes, devices = parse(mesh), aot.devices(topology)
-    if math.prod(sizes.values()) != len(devices):
-        raise InputError(
-            f"the mesh {mesh!r} has {math.prod(sizes.values())} devices, the slice {topology} has {len(devices)}"
-        )
-    if set(sizes) - {"data", "model"}:
+    made = aot.mesh_on(topology, mesh)
+    if "expert" in made.shape:
         raise InputError(f"the mesh {mesh!r} has experts, a block is divided over data and model")
-    made = make(sizes.get("data", 1), sizes.get("model", 1), devices=devices)
     dictionary = DictionaryConfig(kind, config.n_layers, features, config.d_model)
     fitting = weights.fitting(declare(config), made, rules)
     given = abstract(config, dictionary, made, length=length, slots=slots, dtype=dtype, rules=fitting)
@@ -156,7 +151,7 @@ def study(
     facts: dict[str, Any] = {
         "what": "attribution block", "kind": kind, "layers": config.n_layers, "width": config.d_model,
         "features": features * config.n_layers, "decoder_parameters": math.prod(given.decoders.shape),
-        "pairs": int(first[-1]), "topology": topology, "chips": aot.chips(topology), "devices": len(devices),
+        "pairs": int(first[-1]), "topology": topology, "chips": aot.chips(topology), "devices": made.size,
         "mesh": describe(made), "targets": targets, "length": length, "slots": slots, "dtype": dtype,
         "compile_s": round(time.monotonic() - began, 1), "floor_gib": least / aot.GIB,
     }  # fmt: skip

@@ -27,7 +27,7 @@ from jaxinterp.attribution.steps import at_positions, light, stacked_slices
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array, Tree
 from jaxinterp.core.precision import einsum
-from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
+from jaxinterp.dictionaries.base import Dictionary, DictionaryConfig, kind_of
 from jaxinterp.graphs.kinds import BIAS_NAMES
 from jaxinterp.models.weights import declare
 from jaxinterp.parallel import weights
@@ -112,12 +112,17 @@ def given(found: Any, slots: int | None = None) -> Given:
       slots: K; None takes as many as the fullest position needs.
 
     Raises:
-      InputError: another replacement model than one dictionary for every MLP, or more active features than slots.
+      InputError: another replacement model than one dictionary for every MLP, one that is opened lazily, or more
+        active features than slots.
     """
     check_places(found.parts.places, found.operator.config.n_layers)
     if len(found.walkers) > 1 or found.operator.live:
         raise InputError("a block is divided over a mesh where norms and patterns are frozen, not live")
     dictionary = found.parts.dictionaries[0]
+    if not isinstance(dictionary, Dictionary):
+        raise InputError(
+            "a block is divided over a mesh for a dictionary in memory, this one is opened lazily"
+        )
     feature, activation = _in_slots(found.groups, found.writes.padded, slots)
     error = np.stack([found.writes.errors[0, layer] for layer in range(len(found.groups))])
     return Given(

@@ -17,6 +17,7 @@ from jaxinterp.core.errors import InputError
 
 if TYPE_CHECKING:
     import jax
+    from jax.sharding import Mesh
 
 GIB = 2**30
 
@@ -96,6 +97,22 @@ def devices(topology: str) -> list[jax.Device]:
             f"no TPU slice {topology!r} (as in v5e:4x4, v5p:2x2x1): {_first_line(error)}"
         ) from error
     return list(found.devices)
+
+
+def mesh_on(topology: str, mesh: str) -> Mesh:
+    """The mesh that a text as in "data=2,model=8" describes, on all devices of a slice.
+
+    Raises:
+      InputError: see `devices`; a mesh that does not use all of it.
+    """
+    from jaxinterp.parallel.mesh import make, parse
+
+    sizes, there = parse(mesh), devices(topology)
+    if math.prod(sizes.values()) != len(there):
+        raise InputError(
+            f"the mesh {mesh!r} has {math.prod(sizes.values())} devices, the slice {topology} has {len(there)}"
+        )
+    return make(sizes.get("data", 1), sizes.get("model", 1), expert=sizes.get("expert", 1), devices=there)
 
 
 def chips(topology: str) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ from jaxinterp.attribution import trace
 from jaxinterp.checkpoints import save_model
 from jaxinterp.dictionaries import save_dictionary
 from tests.attribution.cases import TOKENS, random_dictionary
-from tests.support import ROOT, tiny_model
+from tests.pod.processes import free_address, together
+from tests.support import tiny_model
 
 CAPPED = {"family": "gpt2", "dictionary": "clt", "max_feature_nodes": 30, "rank_every": 8}
 # Longer than any trace takes: no process stops, but they agree about it after every ranking.
@@ -25,33 +23,18 @@ TIMED = {"family": "llama", "dictionary": "skip-plt", "seconds": 3600.0, "rank_e
 LONGER = {"family": "gemma2", "dictionary": "raw-clt", "tokens": list(range(3, 27))}
 
 
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return f"localhost:{probe.getsockname()[1]}"
-
-
 def launch(folder: Path, processes: int, devices: int, jobs: list[dict[str, Any]]) -> list[list[str]]:
     """What went wrong in each process, for each job."""
-    address = free_address()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(Path(__file__).with_name("trace_worker.py")), address, str(processes)]
-    started = [
-        subprocess.Popen(
-            [*command, str(index), str(folder), str(devices), json.dumps(jobs)], env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(processes)
-    ]  # fmt: skip
-    found = []
-    try:
-        for process in started:
-            out, errors = process.communicate(timeout=550)
-            assert process.returncode == 0, errors[-3000:]
-            found.append(json.loads(out.splitlines()[-1]))
-    finally:
-        for process in started:
-            process.kill()
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("trace_worker.py")),
+        free_address(),
+        str(processes),
+    ]
+    commands = [
+        [*command, str(index), str(folder), str(devices), json.dumps(jobs)] for index in range(processes)
+    ]
+    found = [json.loads(lines[-1]) for lines in together(commands, [{}] * processes, folder)]
     assert [one["devices"] for one in found] == [devices] * processes
     return [one["said"] for one in found]
 
@@ -98,24 +81,9 @@ def test_the_first_process_writes_and_prints(tmp_path: Path) -> None:
         sys.executable, "-m", "jaxinterp.cli.main", "trace", "--model", "model", "--dictionary", "dictionary",
         "--quiet", "--tokens", ",".join(map(str, TOKENS)), "--out",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAXINTERP_PROCESSES": "2"}
-    environment["JAXINTERP_COORDINATOR"] = free_address()
-    started = [
-        subprocess.Popen(
-            [*command, "two.json", "--multihost"], env={**environment, "JAXINTERP_PROCESS": str(index)}, cwd=tmp_path,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    said = []
-    try:
-        for process in started:
-            out, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors[-3000:]
-            said.append([line for line in out.splitlines() if not line.startswith("[Gloo]")])
-    finally:
-        for process in started:
-            process.kill()
+    where = {"JAXINTERP_PROCESSES": "2", "JAXINTERP_COORDINATOR": free_address()}
+    settings = [{**where, "JAXINTERP_PROCESS": str(index)} for index in range(2)]
+    said = together([[*command, "two.json", "--multihost"]] * 2, settings, tmp_path)
     assert said[0][-1] == "saved two.json" and said[1] == []
-    subprocess.run([*command, "one.json"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    together([[*command, "one.json"]], [{}], tmp_path)
     assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
