@@ -18,7 +18,7 @@ from jaxinterp.attribution.effects import Effects, Walker
 from jaxinterp.attribution.feature_rows import FeatureRows
 from jaxinterp.attribution.nodes import Layout
 from jaxinterp.attribution.readings import FINAL, Readings
-from jaxinterp.attribution.sources import PAGE, VECTORS, Active
+from jaxinterp.attribution.sources import PAGE, Active
 from jaxinterp.dictionaries import lorsa
 from jaxinterp.dictionaries.base import kind_of
 from jaxinterp.graphs.kinds import BIAS_NAMES
@@ -239,14 +239,19 @@ class Rows:
 
 
 def _place_features(out: np.ndarray, group: Any, slots: Any, pages: Any, count: int, t: int) -> None:
-    """Effects by slot [T', C, K] and page into the columns of a group's nodes."""
-    for position in range(t):
-        low, high = int(group.start[position]), int(group.start[position + 1])
-        if low == high:
-            continue
-        first = group.first + low
-        inside = min(high - low, group.slots - VECTORS)
-        out[:, first : first + inside] = slots[position, :count, VECTORS : VECTORS + inside]
-        for at in range(low + inside, high, PAGE):
-            some = min(PAGE, high - at)
-            out[:, group.first + at : group.first + at + some] = pages[int(group.page[at]), :count, :some]
+    """Effects by slot [T', C, K] and page [P, C, `PAGE`] into the columns of a group's nodes."""
+    seen = int(group.start[t])
+    if not seen:
+        return
+    place, columns = group.slot[:seen], slice(group.first, group.first + seen)
+    at = group.position[:seen].astype(np.intp) * slots.shape[1] * slots.shape[2] + np.maximum(place, 0)
+    beyond = np.flatnonzero(place < 0)
+    on_page = (
+        group.page[beyond] * pages.shape[1] * PAGE + group.place_on_page[beyond] if len(beyond) else None
+    )
+    # One target at a time, so that each of its numbers is copied once.
+    flat, numbers = slots.reshape(-1), out[:, columns]
+    for target in range(count):
+        flat.take(at + target * slots.shape[2], out=numbers[target], mode="clip")
+        if on_page is not None:
+            numbers[target, beyond] = pages.reshape(-1)[on_page + target * PAGE]

@@ -68,6 +68,15 @@ class Parts(NamedTuple):
         ]  # fmt: skip
 
 
+class Found(NamedTuple):
+    """A prompt after the model has read it; fields as in `Setup`."""
+
+    run: Run
+    readers: list[FeatureRows | None]
+    active: Active
+    groups: list[Group]
+
+
 class Setup(NamedTuple):
     """Everything that rows of the adjacency are computed from.
 
@@ -100,9 +109,14 @@ class Setup(NamedTuple):
         """The only one, of the frozen replacement model."""
         return self.walkers[0][1]
 
+    def lean(self) -> Setup:
+        """Without the stack of frozen layers, of each of which the walkers have their own copy."""
+        run = self.run._replace(frozen=None)  # type: ignore[arg-type]
+        return self._replace(run=run, operator=self.walker.operator)
+
     def logits(self, position: int) -> np.ndarray:
         """[V] after any softcap."""
-        return np.asarray(self.run.logits[0, position])
+        return np.asarray(_position(self.run.logits, position))
 
     def read(self) -> dict[int, np.ndarray]:
         """Part → [L, T, D] what it reads, padded."""
@@ -165,20 +179,7 @@ def set_up(
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     config, n_tokens = model.config, len(ids)
-    padded = padded_length(n_tokens, config.context)
-    tokens = np.zeros((1, padded), np.int32)
-    tokens[0, :n_tokens] = ids
-    lorsas = tuple(
-        d if isinstance(d, Dictionary) and d.config.kind == "lorsa" else None for d in parts.dictionaries
-    )
-    run, finite = _run(model.params, config, tokens, parts.places, lorsas, dynamic_tanh, n_tokens)
-    if not finite:
-        raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
-    readers = [
-        None if p.dictionary is None else FeatureRows(parts.dictionaries[p.dictionary]) for p in parts.places
-    ]
-    active = find_active(parts.dictionaries, parts.places, readers, run, n_tokens, skip_first)
-    groups = lay_out(active, parts.places, config.n_layers, n_tokens)
+    run, readers, active, groups = look(model, parts, ids, skip_first, dynamic_tanh)
     arrays = part_arrays(parts.places, [None if r is None else r.small() for r in readers], config)
     operator = make_operator(model.params, config, run, parts.places, arrays)
     sources, difference = _measured(operator, run, n_tokens)
@@ -200,6 +201,32 @@ def set_up(
     )
 
 
+def look(
+    model: Model, parts: Parts, ids: np.ndarray, skip_first: bool = False, dynamic_tanh: str = "secant"
+) -> Found:
+    """Run the model on a prompt and find the active features; decoders are not read.
+
+    Raises:
+      InputError: logits or activations that are not finite, naming weights and layer.
+    """
+    config, n_tokens = model.config, len(ids)
+    padded = padded_length(n_tokens, config.context)
+    tokens = np.zeros((1, padded), np.int32)
+    tokens[0, :n_tokens] = ids
+    lorsas = tuple(
+        d if isinstance(d, Dictionary) and d.config.kind == "lorsa" else None for d in parts.dictionaries
+    )
+    run, finite = _run(model.params, config, tokens, parts.places, lorsas, dynamic_tanh, n_tokens)
+    if not finite:
+        raise InputError(f"the model's logits are not finite on this prompt: {_bad_weights(model)}")
+    readers = [
+        None if p.dictionary is None else FeatureRows(parts.dictionaries[p.dictionary]) for p in parts.places
+    ]
+    active = find_active(parts.dictionaries, parts.places, readers, run, n_tokens, skip_first)
+    groups = lay_out(active, parts.places, config.n_layers, n_tokens)
+    return Found(run, readers, active, groups)
+
+
 @partial(jax.jit, static_argnums=(1, 3, 5))
 def _run(
     params: Any, config: ModelConfig, tokens: Any, where: tuple[Place, ...], lorsas: Any, dynamic_tanh: str,
@@ -208,6 +235,11 @@ def _run(
     run = freeze(params, config, tokens, places=where, dictionaries=lorsas, dynamic_tanh=dynamic_tanh)
     inside = jnp.arange(tokens.shape[1], dtype=jnp.int32) < n_tokens
     return run, (jnp.isfinite(run.logits).all(axis=(0, 2)) | ~inside).all()
+
+
+@jax.jit
+def _position(logits: Array, position: Any) -> Array:
+    return logits[0, position]
 
 
 @jax.jit
@@ -224,5 +256,12 @@ def _measured(operator: ReplacementOperator, run: Run, n_tokens: Any) -> tuple[S
 def _bad_weights(model: Model) -> str:
     from jaxinterp.core.trees import paths
 
-    bad = [name for name, leaf in paths(model.params) if not np.isfinite(np.asarray(leaf, np.float64)).all()]
+    bad = []
+    for name, leaf in paths(model.params):
+        right = np.isfinite(np.asarray(leaf, np.float64))
+        if right.all():
+            continue
+        if name.startswith("layers."):
+            name = f"{name} of layer {int(np.argmax(~right.reshape(len(right), -1).all(axis=1)))}"
+        bad.append(name)
     return f"not finite: {', '.join(bad)}" if bad else "every weight is finite, so an activation overflows"

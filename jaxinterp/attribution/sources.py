@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxinterp.attribution.feature_rows import FeatureRows
+from jaxinterp.core.errors import InputError
 from jaxinterp.core.letters import Array
 from jaxinterp.dictionaries import encoder, lorsa
 from jaxinterp.dictionaries.base import DictionaryConfig
@@ -105,6 +106,8 @@ def find_active(
         encoded = _encoded(dictionaries[place.dictionary], place, run, number)
         for own, (h, a, bias) in enumerate(encoded):
             values = a[:n_tokens]
+            if not np.isfinite(values).all():
+                raise InputError(f"{_named(dictionaries, place, own)}: an activation is not finite")
             mask = values != 0
             if skip_first:
                 mask[0] = False
@@ -130,12 +133,19 @@ def find_active(
     return Active(*(np.concatenate(column) for column in zip(*whole, strict=True)))
 
 
+def _named(dictionaries: Sequence[AnyDictionary], place: Place, own: int) -> str:
+    number = place.dictionary
+    assert number is not None
+    return f"{dictionaries[number].name or f'dictionary {number}'}, layer {place.layers[own]}"
+
+
 def _encoded(dictionary: AnyDictionary, place: Place, run: Run, number: int) -> Any:
     """For each of the dictionary's layers pre-activations [T, N], activations [T, N], biases [N]; on the host."""
     config, norms, read = dictionary.config, norms_of(dictionary), run.read[number]
     assert read is not None
-    covered = read[np.asarray(place.layers, np.int32), 0]  # [L', T, D]
-    size = config.n_layers * covered.shape[1] * config.n_features * covered.dtype.itemsize
+    every = len(place.layers) == read.shape[0]
+    covered = read if every else read[np.asarray(place.layers, np.int32)]  # [L', 1, T, D]
+    size = config.n_layers * covered.shape[2] * config.n_features * covered.dtype.itemsize
     whole = not isinstance(dictionary, LazyDictionary) and size <= AT_ONCE
     pattern = run.patterns[number]
     if whole:
@@ -154,7 +164,8 @@ def _encoded(dictionary: AnyDictionary, place: Place, run: Run, number: int) -> 
 def _encode(
     params: Any, config: DictionaryConfig, read: Array, norms: Array | None, pattern: Array | None
 ) -> tuple[Array, Array, Array]:
-    """Pre-activations and activations [L', T, N] and biases [L', N] for what is read, [L', T, D]."""
+    """Pre-activations and activations [L', T, N] and biases [L', N] for what is read, [L', 1, T, D]."""
+    read = read[:, 0]
     if pattern is None:
         h = encoder.pre_activations(params, config, read)
     else:

@@ -49,7 +49,7 @@ def trace(
     rank_every: int | None = None, first_position: bool | None = None, dynamic_tanh: str = "secant",
     mlp: str = "constant", linearisation: str = "frozen", steps: int = 16, precision: str = "highest",
     memory_budget: int | None = None, devices: Sequence[Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, warm_up: bool = True,
 ) -> Any:  # fmt: skip
     """The exact attribution graph of a prompt.
 
@@ -84,6 +84,7 @@ def trace(
         depend on it, unless the model's weights themselves are divided over them (then to rounding). Of several
         processes, ``jax.devices()``: each calls this with the same arguments, and each has the whole graph.
       progress: called with (rows done, rows in all).
+      warm_up: also compile what other prompts of similar length will need; for a process that traces one, it is lost.
 
     Returns:
       `Graph` with every node and edge (prune it with ``graph.prune()``), or a list of them for a list of prompts.
@@ -114,7 +115,7 @@ def trace(
         found = set_up(
             model, parts, wanted.ids, mesh=mesh, skip_first=skip_first, dynamic_tanh=dynamic_tanh,
             linearisation=linearisation, steps=steps, precision=precision,
-        )  # fmt: skip
+        ).lean()  # fmt: skip
         settings = {
             "convention": convention,
             "max_feature_nodes": max_feature_nodes,
@@ -138,7 +139,7 @@ def trace(
         if first_position is not None:
             settings["first_position"] = first_position
         limits = _Limits(
-            max_feature_nodes, seconds, rank_every or RANK_EVERY[convention], memory_budget, progress
+            max_feature_nodes, seconds, rank_every or RANK_EVERY[convention], memory_budget, progress, warm_up
         )
         return _graph(model, found, wanted, paper, limits, settings, text)
 
@@ -150,9 +151,11 @@ class _Limits:
     """How much of a graph is wanted."""
 
     def __init__(
-        self, features: int | None, seconds: float | None, rank_every: int, memory: int | None, progress: Any
-    ) -> None:
+        self, features: int | None, seconds: float | None, rank_every: int, memory: int | None, progress: Any,
+        warm_up: bool,
+    ) -> None:  # fmt: skip
         self.features, self.rank_every, self.memory, self.progress = features, rank_every, memory, progress
+        self.warm_up = warm_up
         self.end = None if seconds is None else time.monotonic() + seconds
 
 
@@ -175,7 +178,7 @@ def _graph(
     nodes = table.table(
         layout, active, found.parts.places, found.ids, targets, values, targets.of_readings(constants)
     )
-    if limit >= _MANY:
+    if limits.warm_up and limit >= _MANY:
         rows.warm()
     csr, nodes, left_out = _Collector(rows, nodes, targets, readings, limits).edges(limit)
     if "linearisation" in settings:

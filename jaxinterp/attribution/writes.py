@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxinterp.attribution.feature_rows import FeatureRows
 from jaxinterp.attribution.sources import PAGE, VECTORS, Group
-from jaxinterp.dictionaries.base import kind_of
+from jaxinterp.core.errors import InputError
+from jaxinterp.dictionaries.base import DictionaryConfig, kind_of
 from jaxinterp.replacement import Place
 
 KEPT = 1 << 32
@@ -28,6 +29,34 @@ class Rows(NamedTuple):
     rows: Any
     pages: Any
     positions: Any
+
+
+def writers(
+    groups: Sequence[Group], places: Sequence[Place], configs: Sequence[DictionaryConfig | None]
+) -> dict[tuple[int, int], list[int]]:
+    """(place, layer) → the numbers of the groups that write there; the layer's own group comes last.
+
+    Args:
+      configs: of the dictionary at each place, or None.
+    """
+    by_place = {(g.place, g.layer): n for n, g in enumerate(groups)}
+    found: dict[tuple[int, int], list[int]] = {key: [] for key in by_place}
+    for number, (place, config) in enumerate(zip(places, configs, strict=True)):
+        if config is None:
+            continue
+        for source, target in kind_of(config).writes(config):
+            if source != target:
+                to = (number, place.layers[target])
+                found[to].append(by_place[number, place.layers[source]])
+    for key, own in by_place.items():
+        found[key].sort()
+        found[key].append(own)
+    return found
+
+
+def rows_size(group: Group, padded: int, width: int) -> int:
+    """How many numbers the rows of a group have, for one layer of ``width`` that it writes into."""
+    return (padded * group.slots + len(group.pages) * PAGE) * width
 
 
 class Writes:
@@ -54,11 +83,16 @@ class Writes:
         self.groups, self.places, self.readers = groups, places, readers
         self.own, self.bias, self.put = own, bias, put
         self.n_tokens, self.padded = n_tokens, own[0].shape[1]
-        self.into = self._pairs()
+        configs = [None if reader is None else reader.config for reader in readers]
+        self.into = writers(groups, places, configs)
         self.errors: dict[tuple[int, int], np.ndarray] = {}
         self.omitted: dict[tuple[int, int], np.ndarray] = {}
         self._kept: dict[tuple[int, int], Rows] = {}
-        self.bytes = sum(self._size(g, place) for (place, _), from_ in self.into.items() for g in from_)
+        self.bytes = sum(
+            rows_size(groups[g], self.padded, own[place].shape[2]) * own[place].dtype.itemsize
+            for (place, _), from_ in self.into.items()
+            for g in from_
+        )
         self.keeps = self.bytes <= kept
         for (place, layer), numbers in self.into.items():
             self._find_error(place, layer, numbers, skip_first)
@@ -69,26 +103,6 @@ class Writes:
             return found
         vectors = self._vectors(number, layer)
         return self._laid_out(number, layer, vectors)
-
-    def _pairs(self) -> dict[tuple[int, int], list[int]]:
-        by_place = {(g.place, g.layer): n for n, g in enumerate(self.groups)}
-        found: dict[tuple[int, int], list[int]] = {key: [] for key in by_place}
-        for number, place in enumerate(self.places):
-            reader = self.readers[number]
-            if reader is None:
-                continue
-            for source, target in kind_of(reader.config).writes(reader.config):
-                if source != target:
-                    to = (number, place.layers[target])
-                    found[to].append(by_place[number, place.layers[source]])
-        for key, own in by_place.items():
-            found[key].sort()
-            found[key].append(own)
-        return found
-
-    def _size(self, number: int, place: int) -> int:
-        group, like = self.groups[number], self.own[place]
-        return (self.padded * group.slots + len(group.pages) * PAGE) * like.shape[2] * like.dtype.itemsize
 
     def _vectors(self, number: int, layer: int) -> np.ndarray:
         """[n, D] decoder rows times activations."""
@@ -110,6 +124,12 @@ class Writes:
             some = np.flatnonzero(np.diff(group.start))
             if len(some):
                 explained[some] += np.add.reduceat(vectors, group.start[some], axis=0)
+            if not np.isfinite(explained).all():
+                reader = self.readers[group.place]
+                name = "" if reader is None else reader.dictionary.name
+                raise InputError(
+                    f"{name or 'the dictionary'}: what layer {group.layer} writes into layer {layer} is not finite"
+                )
             if self.keeps and group.layer != layer:
                 self._kept[number, layer] = self._laid_out(number, layer, vectors)
         error, omitted = written - explained, np.zeros_like(written)

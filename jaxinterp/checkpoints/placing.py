@@ -113,13 +113,12 @@ def stacked(
     that none of its devices needs are not read.
     """
     import jax
-    import jax.numpy as jnp
 
     if sharding is None:
         host = np.empty(shape, dtype)
         for place in places:
             host[place] = read(place, None)
-        return jnp.asarray(host)
+        return jax.device_put(host)
     indices = {
         device: index
         for device, index in sharding.addressable_devices_indices_map(shape).items()

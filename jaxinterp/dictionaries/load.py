@@ -9,9 +9,11 @@ from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic_folder
+from jaxinterp.core.letters import Array
 from jaxinterp.dictionaries.base import Dictionary, check
 from jaxinterp.dictionaries.formats import registry
 from jaxinterp.dictionaries.lazy import LazyDictionary
@@ -74,10 +76,15 @@ def load_dictionary(
         return LazyDictionary(found.pieces(path, dtype), name, dtype, digest)
     config, params = found.read(path, dtype)
     arrays = {
-        name: tuple(jnp.asarray(v) for v in value) if isinstance(value, tuple) else jnp.asarray(value)
+        name: tuple(_array(v) for v in value) if isinstance(value, tuple) else _array(value)
         for name, value in params.items()
     }
     return check(Dictionary(arrays, config, name))
+
+
+def _array(value: np.ndarray) -> Array:
+    """A copy on the device, for which no program is compiled, as `jnp.asarray` does for every shape."""
+    return jax.device_put(np.array(value))
 
 
 def save_dictionary(
