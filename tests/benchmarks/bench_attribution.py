@@ -1,14 +1,19 @@
 """Seconds and memory for a whole attribution graph, beside what the arithmetic costs and beside circuit-tracer.
 
 Run: python tests/benchmarks/bench_attribution.py [--size small] [--kind plt] [--tokens 64] [--targets 2048 | all]
-     [--lazy] [--peer PYTHON] [--json FILE]
+     [--lazy] [--peer PYTHON [--peer-batch 256]] [--threads 1] [--json FILE]
 
 Random models and dictionaries of the sizes on which circuit-tracer 0.4.1 was measured (CPU, float32, two threads), with
 about 75 active features at each layer and token; each graph is made under that program's convention. Printed: CPU
 seconds of all threads (wall seconds on an accelerator) without compilation, and what compilation took; programs
-compiled for the first prompt and for a second one; the peak of memory during a graph beyond what was there before and
-the graph itself; floating-point operations that no exact method can leave out (layers and positions that a target does
-not depend on are not counted), the machine's rate of float32 matrix products in the same minute, and the share of it.
+compiled for the first prompt and for a second one; floating-point operations that no exact method can leave out (layers
+and positions that a target does not depend on are not counted), the machine's rate of float32 matrix products in the
+same minute, and the share of it. On a CPU also the peak of memory during the first graph of a fresh process, which has
+nothing to use again, beyond what it had before and the graph itself, with the dictionary in memory and read lazily.
+
+With ``--peer``, an interpreter of another environment that has torch and circuit-tracer, `peer_circuit_tracer` makes a
+graph of the same size between two of ours (of 2,048 nodes, where ours is of all), its decoders read lazily as it does
+by default.
 """
 
 from __future__ import annotations
@@ -16,8 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import platform
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +33,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from peer_circuit_tracer import forget_peak, resident
 from scipy import sparse
 
 from jaxinterp.attribution import trace
@@ -89,24 +98,30 @@ def clock() -> float:
     return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
 
 
+def build_model(size: str, tokens: int) -> tuple[Model, np.ndarray]:
+    """A random model and two prompts."""
+    config = ModelConfig(**SIZES[size][0])
+    params = weights.initialise(declare(config), key=jax.random.key(1), dtype=jnp.float32)
+    return Model(params, config), np.random.default_rng(0).integers(0, config.vocab_size, (2, tokens))
+
+
 def build(size: str, kind: str, tokens: int, active: int = 75) -> tuple[Model, Dictionary, np.ndarray]:
     """A random model, a random dictionary with biases set so that about ``active`` features are on, two prompts."""
-    fields, n_features = SIZES[size]
-    config = ModelConfig(**fields)
-    params = weights.initialise(declare(config), key=jax.random.key(1), dtype=jnp.float32)
+    model, ids = build_model(size, tokens)
+    config, n_features = model.config, SIZES[size][1]
     write_site = "mlp_out"
     d = DictionaryConfig(
         kind, config.n_layers, n_features, config.d_model, activation="relu", read_site="mlp_in", write_site=write_site
     )  # fmt: skip
     features = weights.initialise(kind_of(d).declare(d), key=jax.random.key(2), dtype=jnp.float32)
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, tokens))
-    _, found = jax.jit(lambda p, x: forward(p, config, x, sites=("mlp_in",)))(params, jnp.asarray(ids[:1]))
+    run = jax.jit(lambda p, x: forward(p, config, x, sites=("mlp_in",)))
+    _, found = run(model.params, jnp.asarray(ids[:1]))
     bias = []
     for layer in range(config.n_layers):
         h = np.asarray(jnp.matmul(found.mlp_in[layer, 0], features["W_enc"][layer].T, precision="highest"))
         bias.append(np.full(n_features, -np.quantile(h, 1 - active / n_features)))
     features["b_enc"] = jnp.asarray(np.stack(bias), jnp.float32)
-    return Model(params, config), Dictionary(features, d), ids
+    return model, Dictionary(features, d), ids
 
 
 def necessary_flops(graph: Any, config: ModelConfig, kind: str, active: np.ndarray) -> float:
@@ -151,29 +166,46 @@ def furthest(graph: Any, exact: Any) -> dict[str, float]:
     }  # fmt: skip
 
 
-class Peak:
-    """The most resident memory while a block runs, and how much there was before; bytes."""
-
-    def __enter__(self) -> Peak:
-        self.before = self.most = _resident()
-        self._on = True
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._on = False
-        self._thread.join()
-        self.most = max(self.most, _resident())
-
-    def _watch(self) -> None:
-        while self._on:
-            self.most = max(self.most, _resident())
-            time.sleep(0.004)
+def held(graph: Any) -> int:
+    """Bytes of a graph's arrays."""
+    return sum(getattr(graph, name).nbytes for name in ("nodes", "indptr", "indices", "weights"))
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def graph_of(
+    model: Model, dictionary: Any, ids: np.ndarray, args: argparse.Namespace, precision: str = ""
+) -> Any:
+    """The graph that the arguments ask for."""
+    return trace(
+        model, dictionary, ids, max_feature_nodes=None if args.targets == "all" else int(args.targets),
+        convention="circuit-tracer", memory_budget=2**37, precision=precision or args.precision,
+    )  # fmt: skip
+
+
+def first_graph(args: argparse.Namespace) -> dict[str, float]:
+    """Memory of a graph in this process, which has made none: of the dictionary in the folder ``args.first``, in GB."""
+    model, ids = build_model(args.size, args.tokens)
+    dictionary = load_dictionary(args.first, lazy=args.lazy)
+    before = forget_peak()
+    graph = graph_of(model, dictionary, ids[0], args)
+    beyond = resident("VmHWM") - before - held(graph)
+    return {"gb_before": round(before / 1e9, 3), "gb_beyond_model_and_result": round(beyond / 1e9, 3)}
+
+
+def of_process(command: list[str]) -> dict[str, Any]:
+    """The last line that a command prints, as JSON."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peer_graph(args: argparse.Namespace) -> dict[str, Any]:
+    """What `peer_circuit_tracer` measures in the other environment."""
+    script = Path(__file__).with_name("peer_circuit_tracer.py")
+    command = [args.peer, str(script), "--size", args.size, "--kind", args.kind, "--tokens", str(args.tokens)]
+    command += ["--nodes", "2048" if args.targets == "all" else args.targets, "--batch", str(args.peer_batch)]
+    command += ["--active", str(args.active), "--threads", str(args.threads)]
+    return of_process([*command, "--lazy"])
 
 
 class Compiled:
@@ -201,66 +233,79 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lazy", action="store_true", help="decoders stay in their file")
     parser.add_argument("--precision", default="highest", choices=("highest", "high", "default"))
+    parser.add_argument("--peer", help="Python interpreter with circuit-tracer")
+    parser.add_argument("--peer-batch", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=1, help="of the peer; ours has what XLA_FLAGS say")
     parser.add_argument("--json")
+    parser.add_argument("--first", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.first:
+        print(json.dumps(first_graph(args)))
+        return
     compiled = Compiled()
+    on_cpu = jax.default_backend() == "cpu"
     model, dictionary, prompts = build(args.size, args.kind, args.tokens, args.active)
     given: Any = dictionary
-    folder = tempfile.TemporaryDirectory()
-    if args.lazy:
-        save_dictionary(dictionary, folder.name)
-        given = load_dictionary(folder.name, lazy=True)
-        del dictionary
-    limit = None if args.targets == "all" else int(args.targets)
+    memory: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if args.lazy or on_cpu:
+            save_dictionary(dictionary, folder)
+        if args.lazy:
+            given = load_dictionary(folder, lazy=True)
+            del dictionary
+        if on_cpu:
+            again = [sys.executable, *sys.argv, "--first", folder]
+            memory = {"memory": of_process(again), "memory_lazy": of_process([*again, "--lazy"])}
+        result = measure(args, model, given, prompts, compiled) | memory
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
 
-    def graph_of(ids: np.ndarray, precision: str = args.precision) -> Any:
-        return trace(
-            model, given, ids, max_feature_nodes=limit, convention="circuit-tracer", memory_budget=2**37,
-            precision=precision,
-        )  # fmt: skip
 
+def measure(
+    args: argparse.Namespace, model: Model, given: Any, prompts: np.ndarray, compiled: Compiled
+) -> dict[str, Any]:
+    """Graphs of ours, the peer's in between if it is there, and the machine's rate."""
     compiled.count, compiled.seconds = 0, 0.0
     start = clock()
-    graph = graph_of(prompts[0])
+    graph_of(model, given, prompts[0], args)
     first, programs, compile_seconds = clock() - start, compiled.count, compiled.seconds
     compiled.count = 0
     start = clock()
-    graph_of(prompts[1])
+    graph_of(model, given, prompts[1], args)
     second, again = clock() - start, compiled.count
-    seconds, beyond = [], []
-    size = sum(getattr(graph, name).nbytes for name in ("nodes", "indptr", "indices", "weights"))
-    del graph
-    for _ in range(args.repeats):
-        with Peak() as peak:
-            start, wall = clock(), time.monotonic()
-            graph = graph_of(prompts[0])
-            seconds.append(clock() - start)
-        beyond.append(peak.most - peak.before - size)
+    seconds: list[float] = []
+    rate, peer = 0.0, None
+    for repeat in range(args.repeats):
+        if args.peer and repeat == args.repeats // 2:
+            peer = peer_graph(args)
+        start, wall = clock(), time.monotonic()
+        graph = graph_of(model, given, prompts[0], args)
+        seconds.append(clock() - start)
         print(f"  graph: {seconds[-1]:.2f} s, {time.monotonic() - wall:.2f} s wall", flush=True)
-    rate = matmul_rate(2048 if jax.default_backend() == "cpu" else 8192, precision=args.precision)
-    exact = graph if args.precision == "highest" else graph_of(prompts[0], "highest")
+        rate = max(
+            rate, matmul_rate(2048 if jax.default_backend() == "cpu" else 8192, precision=args.precision)
+        )
+    exact = graph if args.precision == "highest" else graph_of(model, given, prompts[0], args, "highest")
     assert exact.checks().ok, exact.checks()
     active = np.full((model.config.n_layers, args.tokens), args.active, float)
     flops = necessary_flops(graph, model.config, args.kind, active)
     best, key = min(seconds), (args.size, args.kind, args.tokens)
-    peer = PEER.get((*key, args.targets))
-    result = {
+    theirs = peer["seconds"] if peer else PEER.get((*key, args.targets))
+    return {
         "size": args.size, "kind": args.kind, "tokens": args.tokens, "targets": args.targets, "lazy": args.lazy,
         "device": str(jax.devices()[0]), "rows": int((np.diff(graph.indptr) > 0).sum()), "edges": len(graph.weights),
         "seconds": round(best, 3), "clock": "CPU" if jax.default_backend() == "cpu" else "wall",
-        "first_call": round(first, 2), "programs": programs, "compile_wall_seconds": round(compile_seconds, 2),
-        "second_prompt": round(second, 3), "programs_second_prompt": again,
-        "gb_beyond_model_and_result": round(min(beyond) / 1e9, 3), "result_gb": round(size / 1e9, 3),
+        "all_seconds": [round(one, 3) for one in seconds], "first_call": round(first, 2), "programs": programs,
+        "compile_wall_seconds": round(compile_seconds, 2), "second_prompt": round(second, 3),
+        "programs_second_prompt": again, "result_gb": round(held(graph) / 1e9, 3),
         "necessary_gflop": round(flops / 1e9, 1), "matmul_gflops": round(rate / 1e9, 1),
         "floor_seconds": round(flops / rate, 3), "share_of_floor": round(flops / rate / best, 3),
-        "circuit_tracer_seconds": peer, "times_as_fast": peer and round(peer / best, 1),
+        "circuit_tracer_seconds": theirs, "times_as_fast": theirs and round(theirs / best, 1),
         "circuit_tracer_peak_gb": PEER_GB.get(key), "precision": args.precision,
-        "edges_off": None if exact is graph else furthest(graph, exact),
+        "edges_off": None if exact is graph else furthest(graph, exact), "peer": peer, "load": os.getloadavg(),
+        "python": platform.python_version(), "jax": jax.__version__,
     }  # fmt: skip
-    print(json.dumps(result, indent=2))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-    folder.cleanup()
 
 
 if __name__ == "__main__":
