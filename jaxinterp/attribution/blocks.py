@@ -100,7 +100,10 @@ def cut(
         for group in _runs(of_part, layer):
             pieces: list[Block] = []
             # From the last positions on, so that what is left over has the first.
-            while len(group) >= (size := width(_length(int(position[group[-1]]), allowed), rows)):
+            while len(group):
+                size = width(_length(int(position[group[-1]]), allowed), rows)
+                if len(group) < size:
+                    break
                 pieces.append(block(group[-size:]))
                 group = group[:-size]
             found += reversed(pieces)
