@@ -26,6 +26,7 @@ _HOMES = {
     "Supernode": "jaxinterp.attribution",
     "Token": "jaxinterp.attribution",
     "contrast": "jaxinterp.attribution",
+    "estimate": "jaxinterp.attribution",
     "generate": "jaxinterp.models",
     "head_loadings": "jaxinterp.attribution",
     "load_dictionary": "jaxinterp.dictionaries",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from jaxinterp.attribution import Supernode as Supernode
     from jaxinterp.attribution import Token as Token
     from jaxinterp.attribution import contrast as contrast
+    from jaxinterp.attribution import estimate as estimate
     from jaxinterp.attribution import head_loadings as head_loadings
     from jaxinterp.attribution import operand_plots as operand_plots
     from jaxinterp.attribution import qk_attribution as qk_attribution

@@ -3,6 +3,7 @@
 from jaxinterp.attribution.coactivation import Coactivation
 from jaxinterp.attribution.coactivation_files import load_coactivation, save_coactivation
 from jaxinterp.attribution.contrast import Contrast, contrast, load_contrast
+from jaxinterp.attribution.estimate import Estimate, estimate
 from jaxinterp.attribution.expected_weights import expected
 from jaxinterp.attribution.global_weights import GlobalWeights, virtual_weights
 from jaxinterp.attribution.heads import head_loadings
@@ -31,6 +32,7 @@ __all__ = [
     "Contrast",
     "Difference",
     "Direction",
+    "Estimate",
     "Feature",
     "GlobalWeights",
     "HeadLoadings",
@@ -44,6 +46,7 @@ __all__ = [
     "activity",
     "as_target",
     "contrast",
+    "estimate",
     "expected",
     "head_loadings",
     "load_coactivation",

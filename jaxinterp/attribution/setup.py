@@ -44,7 +44,7 @@ from jaxinterp.replacement import (
 )
 from jaxinterp.replacement.linearise import linearise
 from jaxinterp.replacement.operator import ReplacementOperator, Sources
-from jaxinterp.replacement.parts import JUNCTIONS
+from jaxinterp.replacement.parts import JUNCTIONS, needs_mlp
 
 PRECISIONS = {name: jax.lax.Precision[name.upper()] for name in ("highest", "high", "default")}
 """Of the products of walks: on a CPU all the same, on accelerators "highest" is float32 and the others are faster."""
@@ -125,11 +125,15 @@ class Setup(NamedTuple):
 
     def mlp_layers(self) -> list[int]:
         """Layers in which a line stands for the MLP."""
-        if self.operator.mlps is None:
-            return []
-        place = next((p for p in self.parts.places if p.junction == "mlp"), None)
-        every = range(self.operator.config.n_layers)
-        return [n for n in every if place is None or place.reads_itself or n not in place.layers]
+        return mlp_layers(self.parts.places, self.operator.config.n_layers)
+
+
+def mlp_layers(places: Sequence[Place], n_layers: int) -> list[int]:
+    """Layers in which a line stands for the MLP."""
+    if not needs_mlp(tuple(places), n_layers):
+        return []
+    place = next((p for p in places if p.junction == "mlp"), None)
+    return [n for n in range(n_layers) if place is None or place.reads_itself or n not in place.layers]
 
 
 def fit(model: Model, dictionaries: AnyDictionary | Sequence[AnyDictionary], mlp: str = "constant") -> Parts:

@@ -18,7 +18,8 @@ import numpy as np
 from jaxinterp.attribution import nodes as table
 from jaxinterp.attribution import readings as reads
 from jaxinterp.attribution.blocks import block_rows
-from jaxinterp.attribution.estimate import check_memory
+from jaxinterp.attribution.costs import Costs, Shapes
+from jaxinterp.attribution.estimate import check_memory, check_prompt, shapes_of
 from jaxinterp.attribution.expand import Known, expand
 from jaxinterp.attribution.prepare import Prepared, prepare
 from jaxinterp.attribution.prompts import each, several
@@ -107,11 +108,13 @@ def trace(
     paper = convention == "paper"
     skip_first = not paper if first_position is None else not first_position
     mesh = _mesh(devices, model)
+    shapes = shapes_of(model, parts, linearisation, steps)
 
     def one(prompt: Any) -> Graph:
         ids = check_tokens(model.config, prompt_ids(model, prompt))
         text = prompt if isinstance(prompt, str) else None
         wanted = prepare(targets, ids, model.config, model.tokenizer, parts.junctions(), text)
+        check_prompt(shapes, len(wanted.ids), memory_budget)
         found = set_up(
             model, parts, wanted.ids, mesh=mesh, skip_first=skip_first, dynamic_tanh=dynamic_tanh,
             linearisation=linearisation, steps=steps, precision=precision,
@@ -141,7 +144,7 @@ def trace(
         limits = _Limits(
             max_feature_nodes, seconds, rank_every or RANK_EVERY[convention], memory_budget, progress, warm_up
         )
-        return _graph(model, found, wanted, paper, limits, settings, text)
+        return _graph(model, found, wanted, shapes, paper, limits, settings, text)
 
     prompts = several(prompt)
     return one(prompt) if prompts is None else each(prompts, one)
@@ -160,8 +163,8 @@ class _Limits:
 
 
 def _graph(
-    model: Model, found: Setup, wanted: Prepared, paper: bool, limits: _Limits, settings: dict[str, Any],
-    text: str | None,
+    model: Model, found: Setup, wanted: Prepared, shapes: Shapes, paper: bool, limits: _Limits,
+    settings: dict[str, Any], text: str | None,
 ) -> Graph:  # fmt: skip
     config, active = model.config, found.active
     targets = resolve(wanted, found.logits, model.params, config)
@@ -170,7 +173,8 @@ def _graph(
         found.groups, len(active), biases, len(targets), config.n_layers, len(found.ids)
     )
     limit = len(active) if limits.features is None else min(limits.features, len(active))
-    check_memory(layout, limit, len(targets), found.run.logits.dtype, limits.memory, limits.end is not None)
+    costs = Costs(shapes, layout, targets.readings.position, targets.readings.layer)
+    check_memory(costs, limit, limits.memory, limits.end is not None)
     rows = Rows(found.walkers, layout, found.readers, active, block_rows(jax.default_backend()))
     vectors, constants = rows.encoder_rows(targets.readings)
     readings = targets.readings._replace(vectors=vectors)
@@ -237,7 +241,7 @@ class _Collector:
             rows[part.numbers, layout.features :] = part.rows[:, part.features :]
             left[part.numbers] = part.left
         assert rows is not None
-        return targets.of_readings(rows).astype(rows.dtype), targets.of_readings(left)
+        return targets.of_readings(rows).astype(rows.dtype, copy=False), targets.of_readings(left)
 
     def _report(self, count: int, limit: int) -> None:
         self.done += count

@@ -2,6 +2,8 @@
 
 Exit codes: 0 done; 1 done, with the answer no (``reproduce``: the graph is not the same); 2 bad input, one
 line on stderr; 130 interrupted.
+
+Compiled programs are kept in a folder of the user's (`core.compiled`).
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     options = parser().parse_args(arguments)
+    from jaxinterp.core.compiled import keep_compiled
     from jaxinterp.core.errors import JaxinterpError
 
+    keep_compiled()
     try:
         return int(options.run(options) or 0)
     except JaxinterpError as error:

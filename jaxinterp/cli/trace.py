@@ -75,6 +75,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--steps", type=int, help="operators along the path of an integrated linearisation")
     sub.add_argument("--multihost", action="store_true", help="join the other processes first")
+    sub.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say how long it will take and how much memory, and make no graph",
+    )
     common(sub)
 
 
@@ -130,6 +135,8 @@ def _run(options: argparse.Namespace) -> int:
     model, dictionary = shared.load(options)
     if options.chat:
         prompts = [_chat(options, model, prompt) for prompt in prompts]
+    if options.dry_run:
+        return _estimate(options, model, dictionary, prompts, targets)
     if len(prompts) == 1:
         return show(options, model, dictionary, prompts[0], targets)
     return _several(options, model, dictionary, prompts, targets, outs)
@@ -179,6 +186,36 @@ def _several(
     return 0
 
 
+def _estimate(
+    options: argparse.Namespace, model: Any, dictionary: Any, prompts: list[Any], targets: Any
+) -> int:
+    from jaxinterp.attribution import estimate
+
+    found = estimate(model, dictionary, prompts, **_arguments(options, targets))
+    if options.json:
+        plain = [one.to_dict() for one in found]
+        shared.print_json(plain[0] if len(plain) == 1 else {"prompts": plain})
+    else:
+        print("\n\n".join(str(one) for one in found))
+    return 0
+
+
+def _arguments(options: argparse.Namespace, targets: Any) -> dict[str, Any]:
+    """Of `trace` and `estimate`."""
+    found: dict[str, Any] = {
+        "targets": targets, "max_feature_nodes": options.max_feature_nodes, "seconds": options.seconds,
+        "convention": options.convention, "dynamic_tanh": options.dynamic_tanh,
+    }  # fmt: skip
+    for name, default in (("mlp", "constant"), ("linearisation", "frozen"), ("steps", None)):
+        if (given := getattr(options, name, default)) != default:
+            found[name] = given
+    if getattr(options, "multihost", False):
+        import jax
+
+        found["devices"] = jax.devices()
+    return found
+
+
 def _check_chat(options: argparse.Namespace) -> None:
     if options.chat and options.prompt is None:
         raise InputError("--chat writes a message given as --prompt, not --tokens or --prompts")
@@ -225,18 +262,8 @@ def _trace(
         progress.total = total
         progress.advance(done - progress.done)
 
-    more: dict[str, Any] = {} if options.seconds is None else {"seconds": options.seconds}
-    for name, default in (("mlp", "constant"), ("linearisation", "frozen"), ("steps", None)):
-        if (given := getattr(options, name, default)) != default:
-            more[name] = given
-    if getattr(options, "multihost", False):
-        import jax
-
-        more["devices"] = jax.devices()
-    graph = trace(
-        model, dictionary, prompt, targets=targets, max_feature_nodes=options.max_feature_nodes,
-        convention=options.convention, dynamic_tanh=options.dynamic_tanh, progress=advance, **more,
-    )  # fmt: skip
+    # A prompt or two: what only more of them would need is not compiled.
+    graph = trace(model, dictionary, prompt, progress=advance, warm_up=False, **_arguments(options, targets))
     progress.close()
     small = graph.prune(options.node_threshold, options.edge_threshold)
     if out:

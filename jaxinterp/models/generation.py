@@ -49,7 +49,8 @@ def check_tokens(config: ModelConfig, ids: Any, extra: int = 0) -> np.ndarray:
     if array.shape[-1] + extra > config.context:
         more = f" and {extra} new ones" if extra else ""
         raise InputError(
-            f"the prompt of {array.shape[-1]} tokens{more} is longer than the model's context of {config.context}"
+            f"the prompt of {array.shape[-1]} tokens{more} is longer than the model's context of {config.context}, "
+            f"by {array.shape[-1] + extra - config.context}"
         )
     return array.astype(np.int32)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.attribution import Direction, reproduce, trace
+from jaxinterp.attribution import Direction, estimate, reproduce, trace
 from jaxinterp.attribution.targets import salient
 from jaxinterp.core.errors import InputError
 from jaxinterp.dictionaries import Dictionary
@@ -218,7 +218,8 @@ def test_bad_input(model: Model, clt: Dictionary, prompt, changes, message: str)
 
 
 def test_a_memory_budget_names_a_cap_that_fits(model: Model, clt: Dictionary, graph: Graph) -> None:
-    budget = 60 * len(graph) * 16
+    least, most = (estimate(model, clt, TOKENS, max_feature_nodes=cap, rate=1e9).bytes for cap in (1, None))
+    budget = (least + most) // 2
     with pytest.raises(InputError, match="max_feature_nodes=") as caught:
         trace(model, clt, TOKENS, memory_budget=budget)
     cap = int(str(caught.value).split("max_feature_nodes=")[1].split()[0])
