@@ -82,7 +82,8 @@ class Rows:
         )
         for part in sorted(parts):
             place = walker.places[self._by_part[part]]
-            layers = np.asarray(place.layers[:2][::-1])
+            # Three: what a layer gives to later ones is added up on the way down from the third on.
+            layers = np.asarray(place.layers[:3][::-1])
             reader, own = self._reader(part, int(layers[0]))
             width_ = reader.encoder(own, np.zeros(1, np.int64)).shape[1]
             heads = self._heads(self._by_part[part], np.zeros(len(layers), np.int64))
@@ -95,10 +96,13 @@ class Rows:
                 nothing = np.zeros((len(layers), width_), walker.dtype)
                 walker.walk([block], [nothing], [members * 0], None if heads is None else [heads])
                 walker.warm_pages(length, block.width)
-        if (known := (*key, self.padded, "final")) not in _WARM:
+        if (known := (*key, self.padded, shapes, "final")) not in _WARM:
             _WARM.add(known)
+            end = np.asarray([walker.config.n_layers])
             for length in lengths(self.padded)[-2:]:
-                walker.warm_pages(length, FEW)
+                block = Block(FINAL, length, min(FEW, width(length, self.block_rows)), end * 0, end)
+                walker.walk([block], [np.zeros((1, walker.config.d_model), walker.dtype)], [end * 0])
+                walker.warm_pages(length, block.width)
 
     def of_features(self, features: np.ndarray) -> Iterator[Part]:
         """Rows of active features given by node number; blocks come in node order within a shape."""

@@ -21,7 +21,7 @@ from jaxinterp.models.sites import VECTOR_SITES
 from jaxinterp.replacement import Place, model_sources, own_writes
 from jaxinterp.replacement.parts import JUNCTIONS
 from tests.attribution.cases import TOKENS
-from tests.replacement.combinations import COMBINATIONS, Made, make
+from tests.replacement.combinations import COMBINATIONS, Made, in_float32, make
 from tests.support import EVERY, tiny_model
 
 TOLERANCE = 1e-10
@@ -371,16 +371,8 @@ def test_i10_decoders_and_causality(case: Case) -> None:
 @pytest.mark.parametrize("name", TRACED)
 def test_float32(name: str, convention: str) -> None:
     """I1 to I3 to 1e-4 of the sum of absolute incoming edges, which may be left out in part."""
-    made = make(name)
-    model, *own = jax.tree.map(
-        lambda leaf: leaf.astype("float32") if leaf.dtype == np.float64 else leaf,
-        [made.model.params, *[one.params for one in made.dictionaries]],
-    )
-    graph = trace(
-        dataclasses.replace(made.model, params=model),
-        [dataclasses.replace(d, params=p) for d, p in zip(made.dictionaries, own, strict=True)],
-        TOKENS, mlp=COMBINATIONS[name][1], convention=convention,
-    )  # fmt: skip
+    model, own = in_float32(make(name))
+    graph = trace(model, own, TOKENS, mlp=COMBINATIONS[name][1], convention=convention)
     assert graph.weights.dtype == np.float32
     checks = graph.checks()
     assert checks.ok and checks.tolerance <= 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -104,3 +105,15 @@ def make(name: str, family: str | None = None, **changes: Any) -> Made:
     own_params = [None if p.dictionary is None else found[p.dictionary].params for p in where]
     parts = part_arrays(where, own_params, model.config)
     return Made(model, found, where, run, make_operator(model.params, model.config, run, where, parts))
+
+
+def in_float32(made: Made) -> tuple[Model, list[Dictionary]]:
+    """Its model and dictionaries with the same numbers, rounded."""
+
+    def rounded(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype("float32") if leaf.dtype == "float64" else leaf, tree)
+
+    return (
+        dataclasses.replace(made.model, params=rounded(made.model.params)),
+        [dataclasses.replace(one, params=rounded(one.params)) for one in made.dictionaries],
+    )
