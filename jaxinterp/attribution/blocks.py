@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROWS = 2048
+ROWS = 1024
 """Rows C x T of the matrix products of a block: few enough to stay in a core's cache, enough for its full rate."""
 ON_ACCELERATOR = 65536
-LEAST, MOST = 8, 128
+LEAST, MOST = 8, 64
 FEW = 16
 """C of a block of targets after the final norm, where there are no more."""
 
