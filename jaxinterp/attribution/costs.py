@@ -146,13 +146,16 @@ class Costs:
     def share(self, limit: int) -> np.ndarray:
         """[G, T] how many features of each place get a row, of ``limit`` that do.
 
-        Which will be chosen is not known; influence favours late positions, so all are taken to be at the last one.
+        Which will be chosen is not known; influence favours late positions, so half of them are taken to be at the last
+        one and the others anywhere.
         """
         if limit >= self.layout.features:
             return self.counts.astype(float)
-        found = np.zeros(self.counts.shape)
-        found[:, -1] = self.counts.sum(axis=1) * (limit / max(self.layout.features, 1))
-        return found
+        found = self.counts * (limit / max(self.layout.features, 1))
+        late = found.sum(axis=1) / 2
+        found /= 2
+        found[:, -1] += late
+        return np.asarray(found)
 
     def edges(self, limit: int) -> int:
         """About how many edges a graph of so many features has."""
@@ -179,8 +182,7 @@ class Costs:
         found = []
         for cost in (needed, executed):
             total = (own * cost[layers + 1]).sum() if len(layers) else 0.0
-            reads_in = np.minimum(self.layers + 1, self.shapes.config.n_layers)
-            total += cost[reads_in, self.positions].sum()
+            total += cost[self.layers + 1, self.positions].sum()
             found.append(float(total) * self.shapes.operators * (2 if self.shapes.live == "all" else 1))
         return found[0], found[1]
 
@@ -235,14 +237,15 @@ class Costs:
         return np.searchsorted(after, self.layers, side="left")
 
     def _by_layer(self, length: np.ndarray, exact: bool) -> np.ndarray:
-        """[L + 1, T] operations of one target that reads at a layer after its attention, walks being so long."""
+        """[L + 2, T] operations of one target, walks being so long: entry l + 1 of one that reads in layer l after its
+        attention, the last of one that reads after the final norm."""
         config = self.shapes.config
         inner, kv = config.n_heads * config.d_value, config.n_kv_heads * config.d_value
         seen = length.astype(float)
         looked = seen * (seen + 1) / 2 if exact else seen**2
         step = seen * 2 * config.d_model * (inner + kv) + 2 * looked * inner
-        found = np.zeros((config.n_layers + 1, len(seen)))
-        found[1:] = np.arange(1, config.n_layers + 1)[:, None] * step[None, :]
+        walks = np.minimum(np.arange(config.n_layers + 2), config.n_layers)
+        found = walks[:, None] * step[None, :]
         ends = np.zeros((config.n_layers, len(seen)))
         tangents = needs_mlp(self.shapes.places, config.n_layers)
         for (number, layer), numbers in self.pairs.items():
@@ -255,9 +258,7 @@ class Costs:
         if tangents:
             ends += (6 if config.gated else 4) * seen[None, :] * config.d_model * config.d_mlp
         # A target that reads in a layer meets what is written below it.
-        found[2:] += ends[:-1].cumsum(axis=0)
-        if config.n_layers:
-            found[-1] += ends[-1]
+        found[2:] += ends.cumsum(axis=0)
         return found
 
     def _met(self, group: int, length: np.ndarray, exact: bool) -> np.ndarray:

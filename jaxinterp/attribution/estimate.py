@@ -34,6 +34,7 @@ from jaxinterp.replacement.linearise import LINEARISATIONS
 from jaxinterp.replacement.parts import JUNCTIONS
 
 GIB = 2**30
+_MEASURED = 0.3  # seconds that measuring the rate may take
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,8 @@ def _rate(config: ModelConfig, padded: int, dtype: Any) -> float:
 
     given = [jnp.ones(shape, dtype) for shape in ((t * columns, d), (d, inner), (t, t))]
     step(*given).block_until_ready()
-    best = np.inf
-    for _ in range(3):
-        start = time.perf_counter()
+    best, end = np.inf, time.perf_counter() + _MEASURED
+    while (start := time.perf_counter()) < end or not np.isfinite(best):
         step(*given).block_until_ready()
         best = min(best, time.perf_counter() - start)
     return 2.0 * t * columns * inner * (d + t) / best

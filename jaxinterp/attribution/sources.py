@@ -106,8 +106,10 @@ def find_active(
         encoded = _encoded(dictionaries[place.dictionary], place, run, number)
         for own, (h, a, bias) in enumerate(encoded):
             values = a[:n_tokens]
-            if not np.isfinite(values).all():
-                raise InputError(f"{_named(dictionaries, place, own)}: an activation is not finite")
+            if not (np.isfinite(h[:n_tokens]).all() and np.isfinite(values).all()):
+                raise InputError(
+                    f"{_named(dictionaries, place, own)}: a pre-activation is not finite, so encoder weights are not"
+                )
             mask = values != 0
             if skip_first:
                 mask[0] = False

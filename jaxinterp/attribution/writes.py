@@ -117,6 +117,8 @@ class Writes:
     def _find_error(self, place: int, layer: int, numbers: Sequence[int], skip_first: bool) -> None:
         """What features do not explain of a write; and their rows, where they are kept."""
         written = self.own[place][layer]
+        if not np.isfinite(written[: self.n_tokens]).all():
+            raise InputError(f"{self._name(place)}: decoder bias or skip of layer {layer} is not finite")
         explained = np.zeros_like(written)
         for number in numbers:
             group = self.groups[number]
@@ -125,10 +127,8 @@ class Writes:
             if len(some):
                 explained[some] += np.add.reduceat(vectors, group.start[some], axis=0)
             if not np.isfinite(explained).all():
-                reader = self.readers[group.place]
-                name = "" if reader is None else reader.dictionary.name
                 raise InputError(
-                    f"{name or 'the dictionary'}: what layer {group.layer} writes into layer {layer} is not finite"
+                    f"{self._name(place)}: what layer {group.layer} writes into layer {layer} is not finite"
                 )
             if self.keeps and group.layer != layer:
                 self._kept[number, layer] = self._laid_out(number, layer, vectors)
@@ -140,6 +140,10 @@ class Writes:
         if self.keeps:
             # The own group's vectors are the last that were made.
             self._kept[numbers[-1], layer] = self._laid_out(numbers[-1], layer, vectors)
+
+    def _name(self, place: int) -> str:
+        reader = self.readers[place]
+        return "the model" if reader is None else reader.dictionary.name or "the dictionary"
 
     def _laid_out(self, number: int, layer: int, vectors: np.ndarray) -> Rows:
         group = self.groups[number]
