@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from jaxinterp.attribution import trace
 from jaxinterp.checkpoints import save_model
 from jaxinterp.dictionaries import save_dictionary
+from jaxinterp.graphs import FEATURE, load_graph
 from tests.attribution.cases import TOKENS, random_dictionary
 from tests.pod.processes import free_address, together
 from tests.support import tiny_model
@@ -70,6 +72,16 @@ def test_any_number_of_processes_and_devices(tmp_path: Path) -> None:
         for index in range(processes):
             for number, one in enumerate(wanted):
                 assert (tmp_path / f"{processes}-{index}-{number}.jigraph").read_bytes() == one
+
+
+@pytest.mark.slow
+def test_when_one_has_no_time_left_all_stop(tmp_path: Path) -> None:
+    launch(tmp_path, 2, 2, [{**TIMED, "hasty": True}])
+    one, other = (load_graph(tmp_path / f"2-{index}-0.jigraph") for index in range(2))
+    assert 0 < one.settings["max_feature_nodes"] == (one.nodes["kind"] == FEATURE).sum()
+    assert one.settings["max_feature_nodes"] < one.settings["active_features"]
+    np.testing.assert_array_equal(one.weights, other.weights)
+    assert one.settings == other.settings
 
 
 @pytest.mark.slow
