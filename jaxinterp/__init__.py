@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from jaxinterp.attribution import Salient as Salient
     from jaxinterp.attribution import Supernode as Supernode
     from jaxinterp.attribution import Token as Token
-    from jaxinterp.attribution import contrast as contrast
-    from jaxinterp.attribution import estimate as estimate
     from jaxinterp.attribution import head_loadings as head_loadings
     from jaxinterp.attribution import operand_plots as operand_plots
     from jaxinterp.attribution import qk_attribution as qk_attribution
-    from jaxinterp.attribution import reproduce as reproduce
     from jaxinterp.attribution import trace as trace
     from jaxinterp.attribution import virtual_weights as virtual_weights
+    from jaxinterp.attribution.contrast import contrast as contrast
+    from jaxinterp.attribution.estimate import estimate as estimate
+    from jaxinterp.attribution.reproduce import reproduce as reproduce
     from jaxinterp.checkpoints import load_model as load_model
     from jaxinterp.checkpoints import save_model as save_model
     from jaxinterp.core.errors import InputError as InputError

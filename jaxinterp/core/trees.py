@@ -56,7 +56,7 @@ def _digest(leaves: Iterable[tuple[str, str, tuple[int, ...], Iterable[np.ndarra
     for path, dtype, shape, parts in leaves:
         total.update(f"{path} {dtype} {shape}\n".encode())
         for part in parts:
-            total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -75,7 +75,7 @@ def digest_with_config(config: Any, tree: Tree) -> str:
     """sha256 of a config (a dataclass with ``to_dict``) and of a tree of arrays.
 
     Fields at their default values do not count, so that a field added later leaves old digests as they are. Of arrays
-    that do not change (those of JAX) the digest is kept as long as they live: reading them all takes longer than a graph.
+    that do not change (those of JAX) it is kept as long as they live: reading them all takes longer than a graph.
     """
     return _with_config(config, _digest_once(tree))
 
