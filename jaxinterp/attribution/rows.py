@@ -72,7 +72,7 @@ class Rows:
         walker = self.walker
         parts = {int(p) for p in np.unique(self.active.part)}
         shapes = tuple(sorted({(g.place, g.slots, len(g.pages)) for g in self.layout.groups}))
-        key = (
+        key: tuple[Any, ...] = (
             walker.config,
             walker.places,
             walker.operator.live,
