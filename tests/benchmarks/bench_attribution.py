@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--peer", help="Python interpreter with circuit-tracer")
     parser.add_argument("--peer-batch", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1, help="of the peer; ours has what XLA_FLAGS say")
+    parser.add_argument("--no-memory", action="store_true", help="leave the fresh processes out")
     parser.add_argument("--json")
     parser.add_argument("--first", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -248,12 +249,13 @@ def main() -> None:
     given: Any = dictionary
     memory: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        if args.lazy or on_cpu:
+        look = on_cpu and not args.no_memory
+        if args.lazy or look:
             save_dictionary(dictionary, folder)
         if args.lazy:
             given = load_dictionary(folder, lazy=True)
             del dictionary
-        if on_cpu:
+        if look:
             again = [sys.executable, *sys.argv, "--first", folder]
             memory = {"memory": of_process(again), "memory_lazy": of_process([*again, "--lazy"])}
         result = measure(args, model, given, prompts, compiled) | memory
