@@ -139,7 +139,9 @@ def necessary_flops(graph: Any, config: ModelConfig, kind: str, active: np.ndarr
         own = nodes[nodes["kind"] == what]
         layers, seen = own["layer"].astype(float), own["position"] + 1.0
         walks = layers + read_in  # a feature's own layer has its attention before the place where it reads
-        total += (walks * (seen * 2 * d * (inner + kv) + seen * (seen + 1) * inner)).sum()
+        total += ((walks - 1) * (seen * 2 * d * (inner + kv) + seen * (seen + 1) * inner)).sum()
+        # The first layer on the way is entered at one position: a vector a head goes through both products, then mixes.
+        total += (4 * d * inner + seen * 2 * d * config.n_heads).sum()
         at = own["layer"] - 1
         inside = at >= 0
         total += 2 * d * below[at[inside], own["position"][inside]].sum()
