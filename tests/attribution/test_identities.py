@@ -54,8 +54,18 @@ CASES += [
 STORED = {stored.case(name).family: name for name in reversed(stored.names())}
 STORED |= {name: name for name in stored.names(dynamic_tanh=True)}
 CASES += [
-    pytest.param((f"stored-{name}", list(DICTIONARIES)[number % len(DICTIONARIES)]), marks=pytest.mark.slow)
+    (f"stored-{name}", list(DICTIONARIES)[number % len(DICTIONARIES)])
     for number, name in enumerate(sorted(STORED.values()))
+]
+FAST = [
+    ("llama", "plt"),
+    ("gpt2", "skip-plt"),
+    ("gemma2", "raw-clt"),
+    ("dyt", "raw-clt", "tangent"),
+    ("pocket", "shipped-clt"),
+]
+PARAMS = [
+    pytest.param(one, id="-".join(one), marks=[] if one in FAST else [pytest.mark.slow]) for one in CASES
 ]
 
 
@@ -72,7 +82,7 @@ def get_model(name: str) -> Model:
     return tiny_model(name, dtype="float64")
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request: pytest.FixtureRequest) -> tuple[Model, Dictionary, Graph]:
     """A model, a dictionary and the paper graph of a prompt."""
     with jax.enable_x64(True):
