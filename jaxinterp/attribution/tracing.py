@@ -294,7 +294,8 @@ class _Collector:
         """How many features have no row, and a bound on what passes through them.
 
         Influence that reaches a feature without a row goes no further here; with its row it would be divided among
-        its sources. So the sum of it bounds by how much any influence, score or share could change.
+        its sources. So the sum of it bounds by how much any node's influence, the replacement score or a share of
+        errors could change (completeness and path lengths are averages over nodes, for which it is no bound).
         """
         gone = ~keep[: self.layout.features]
         if not gone.any():
