@@ -23,6 +23,8 @@ from jaxinterp.replacement import Place
 from jaxinterp.replacement.parts import needs_mlp, site_width
 
 INDEX = 4  # bytes of a source's number in an edge
+EDGE_SECONDS = 5e-8  # of putting an edge in order, on a core of a server
+PATTERN_SECONDS = 2.5e-8  # of an attention pattern's entry there, in the model's run and in the check of I1
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,11 @@ class Costs:
             total += cost[self.layers + 1, self.positions].sum()
             found.append(float(total) * self.shapes.operators * (2 if self.shapes.live == "all" else 1))
         return found[0], found[1]
+
+    def beside(self, limit: int, on_cpu: bool) -> float:
+        """About how many seconds are no products of walks: edges on the host, and on a CPU the run of the model."""
+        entries = pattern_bytes(self.shapes, self.layout.n_tokens) / self.shapes.itemsize
+        return self.edges(limit) * EDGE_SECONDS + (entries * PATTERN_SECONDS if on_cpu else 0.0)
 
     def memory(self, limit: int, chosen: bool) -> dict[str, int]:
         """Bytes by what takes them while rows are computed; see also `prompt_bytes`.

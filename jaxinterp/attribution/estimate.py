@@ -47,7 +47,7 @@ class Estimate:
       features, targets, nodes, edges: of the graph; edges roughly.
       necessary, executed: floating-point operations that no exact method can leave out, and those of the blocks.
       rate: floating-point operations a second of such products on one device. devices: over how many blocks go.
-      seconds: of computing rows, compilation apart.
+      seconds: of the products at that rate, the model's run and the host's part, compilation apart.
       memory: bytes by what takes them while rows are computed; bytes: the most at a time, beyond model and dictionary.
       budget: bytes that the graph may take.
       fits: the largest number of features up to ``features`` that stays within the budget; 0 for none.
@@ -168,7 +168,8 @@ def estimate(
         needed = costs.peak(limit, chosen)
         return Estimate(
             n_tokens, len(known), active is None, limit, len(where[0]), layout.size - len(known) + limit,
-            costs.edges(limit), necessary, executed, speed, count, executed / speed / count,
+            costs.edges(limit), necessary, executed, speed, count,
+            executed / speed / count + costs.beside(limit, jax.default_backend() == "cpu"),
             costs.memory(limit, chosen), needed, budget,
             limit if needed <= budget else costs.most(limit, seconds is not None, budget),
         )  # fmt: skip

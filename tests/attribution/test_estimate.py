@@ -51,7 +51,7 @@ def test_a_whole_graph_is_counted(model: Model, clt: Dictionary, convention: str
     assert found.targets == (kind == TARGET).sum()
     assert len(graph.weights) / 1.2 < found.edges < len(graph.weights) * 1.2
     assert found.memory["edges"] >= graph.indices.nbytes + graph.weights.nbytes
-    assert found.seconds == pytest.approx(found.executed / 1e9)
+    assert found.executed / 1e9 < found.seconds < found.executed / 1e9 + 0.1
     assert found.necessary <= found.executed
     capped = estimate(model, clt, PROMPT, convention=convention, max_feature_nodes=10, rate=1e9)
     assert (capped.features, capped.active) == (10, found.active)
