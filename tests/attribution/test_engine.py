@@ -102,9 +102,9 @@ def test_blocks_hold_every_target_once(targets: Any, spare: int | None, devices:
 
 
 @given(st.integers(1, 5000))
-def test_padding_wastes_at_most_a_half(tokens: int) -> None:
+def test_the_ladder_of_lengths(tokens: int) -> None:
     padded = blocks.padded_length(tokens)
-    assert tokens <= padded <= max(16, 1.5 * tokens + 1)
+    assert tokens <= padded <= (max(16, 2 * tokens) if tokens < 33 else 1.5 * tokens)
     assert blocks.padded_length(padded) == padded
     assert all(length * 4 <= 4 * padded for length in blocks.lengths(padded))
     assert blocks.lengths(padded)[-1] == padded
