@@ -24,9 +24,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxinterp.core.letters import Array
 from jaxinterp.core.precision import einsum
+from jaxinterp.replacement import one_position
 from jaxinterp.replacement.layer import LayerSlice, layer_apply, shorten
 from jaxinterp.replacement.mlps import MlpLine
 from jaxinterp.replacement.operator import ReplacementOperator, layer_slices
+from jaxinterp.replacement.parts import site_width
 
 FORWARD_ONLY = frozenset(
     f"{name}{suffix}"
@@ -125,6 +127,36 @@ def _back(operator: ReplacementOperator, layer: LayerSlice, place: int | None, b
     )
 
 
+def _back_at(
+    operator: ReplacementOperator,
+    layer: LayerSlice,
+    place: int,
+    vectors: Array,
+    positions: Array,
+    length: int,
+) -> Step:
+    """`_back` for what ``place`` reads with vectors [C, D] at one position [C] each, for less; see `one_position`."""
+    operator, layer = shorten(operator, layer, length)
+    x = jax.ShapeDtypeStruct((length, operator.config.d_model), operator.dtype)
+    factor = jax.ShapeDtypeStruct((length,), operator.dtype)
+    site = str(operator.places[place].read_site)
+
+    def back(vector: Array, position: Array) -> Any:
+        read = partial(one_position.read_at, operator, layer, site, position)
+        return jax.linear_transpose(read, x, factor, factor)(vector)
+
+    x_bar, attention, norm = jax.vmap(back, out_axes=1)(vectors, positions)
+    config, nothing = operator.config, partial(jnp.zeros, dtype=operator.dtype)
+    widths = [site_width(config, one.write_site) for one in operator.places]
+    return Step(
+        x_bar,
+        tuple(nothing((length, len(vectors), width)) for width in widths),
+        attention if config.has_attention_biases else None,
+        norm if config.has_norm_biases else None,
+        None if operator.mlps is None else nothing((length, len(vectors))),
+    )
+
+
 @partial(jax.jit, static_argnames=("mesh",))
 def advance(operator: ReplacementOperator, layer: LayerSlice, x_bar: Array, mesh: Mesh) -> Step:
     """One layer down: gradients ``x_bar [devices, T', C, D]`` of what the layer gives."""
@@ -147,6 +179,8 @@ def enter(
     """
 
     def run(o: Any, one: Any, vectors: Array, positions: Array, spread: Any, heads: Any) -> Step:
+        if spread is None and one_position.fits(o, place):
+            return _back_at(o, one, place, vectors, positions, length)
         seed = at_positions(vectors, positions, length)
         if spread is not None:
             looks = spread[:, :, :length][heads, positions]
