@@ -187,10 +187,13 @@ def first_graph(args: argparse.Namespace) -> dict[str, float]:
     """Memory of a graph in this process, which has made none: of the dictionary in the folder ``args.first``, in GB."""
     model, ids = build_model(args.size, args.tokens)
     dictionary = load_dictionary(args.first, lazy=args.lazy)
-    before = forget_peak()
+    before, files = forget_peak(), resident("RssFile")
     graph = graph_of(model, dictionary, ids[0], args)
-    beyond = resident("VmHWM") - before - held(graph)
-    return {"gb_before": round(before / 1e9, 3), "gb_beyond_model_and_result": round(beyond / 1e9, 3)}
+    beyond, of_files = resident("VmHWM") - before - held(graph), resident("RssFile") - files
+    return {
+        "gb_before": round(before / 1e9, 3), "gb_beyond_model_and_result": round(beyond / 1e9, 3),
+        "gb_of_files_mapped": round(of_files / 1e9, 3),
+    }  # fmt: skip
 
 
 def of_process(command: list[str]) -> dict[str, Any]:
