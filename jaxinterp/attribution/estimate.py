@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.attribution import nodes as table
-from jaxinterp.attribution.blocks import block_rows, padded_length
+from jaxinterp.attribution.blocks import block_rows
 from jaxinterp.attribution.costs import Costs, Shapes, prompt_bytes
 from jaxinterp.attribution.prepare import Prepared, prepare
 from jaxinterp.attribution.prompts import each, several
@@ -274,7 +274,7 @@ def _about(wanted: Prepared, config: ModelConfig) -> tuple[np.ndarray, np.ndarra
 
 def _rate(config: ModelConfig, padded: int, dtype: Any) -> float:
     """Floating-point operations a second of a layer's products on the default device, for blocks of this length."""
-    t = min(padded_length(padded), 1024)
+    t = min(padded, 512)  # a few milliseconds: on a busy machine longer products never run undisturbed
     columns = max(512 // t, 8)
     d, inner = min(config.d_model, 4096), min(config.n_heads * config.d_value, 4096)
 
