@@ -314,6 +314,8 @@ def test_one_and_eight_devices(name: str, monkeypatch: Any) -> None:
     )
     how = {"mlp": COMBINATIONS[name][1]}
     one = trace(model, own, PROMPT[:6], **how)
-    assert len(seen) > 8 and any(len(set(b.layers.tolist())) > 1 for b in seen)
+    assert len(seen) > 6
+    # With a Lorsa some blocks have targets of several layers.
+    assert any(len(set(b.layers.tolist())) > 1 for b in seen) or name != "complete"
     assert one.checks().ok
     same(one, trace(model, own, PROMPT[:6], devices=jax.devices()[:8], **how), 0)
