@@ -114,7 +114,9 @@ def queries_and_keys(
     if config.q_rank is None:
         q = jnp.einsum("btd,dhe->bthe", x, w["q"], precision=precision)
     else:
-        low = add_bias(jnp.einsum("btd,dr->btr", x, w["q_down"], precision=precision), w.get("q_down_bias"), unit)
+        low = add_bias(
+            jnp.einsum("btd,dr->btr", x, w["q_down"], precision=precision), w.get("q_down_bias"), unit
+        )
         q = jnp.einsum("btr,rhe->bthe", normed(low, "q_norm"), w["q_up"], precision=precision)
     latent = compress(w, x, unit, precision)
     plain = jnp.einsum("btc,nch->bthn", normed(latent, "kv_norm"), w["k_up"], precision=precision)
