@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -88,7 +87,7 @@ class Walker:
         reads = np.full((self.devices, size), -1)
         for own, block in zip(reads, wave, strict=False):
             own[: len(block.members)] = block.layers
-        found = Effects({}, {}, {}, {}, jnp.zeros(()), None)
+        found = Effects({}, {}, {}, {}, np.zeros(()), None)
         x: Any = None
         top = int(reads.max())
         if part == FINAL:
