@@ -121,7 +121,10 @@ class Walker:
         """Compile what few pages of crowded positions need, which other prompts may have."""
         how: Any = {"mesh": self.mesh, "precision": self.operator.precision}
         for d in {own.shape[2] for own in self.writes.own}:
-            gradient = self._split(np.zeros((self.devices, length, width, d), self.dtype))
+            gradient = _put(
+                np.zeros((self.devices, length, width, d), self.dtype),
+                NamedSharding(self.mesh, PartitionSpec("data")),  # as it comes out of a step
+            )
             for count in (LEAST_PAGES, 2 * LEAST_PAGES):
                 pages = self.put(np.zeros((count, PAGE, d), self.dtype))
                 positions = self.put(np.zeros(count, np.int32))
