@@ -87,8 +87,8 @@ class Walker:
         reads = np.full((self.devices, size), -1)
         for own, block in zip(reads, wave, strict=False):
             own[: len(block.members)] = block.layers
-        found = Effects({}, {}, {}, {}, np.zeros(()), None)
         x: Any = None
+        found = Effects({}, {}, {}, {}, x, None)
         top = int(reads.max())
         if part == FINAL:
             x, norm = steps.enter_final(self.operator, self._split(given), at, self.mesh, length)
