@@ -32,7 +32,7 @@ from jaxinterp.core.provenance import versions
 from jaxinterp.dictionaries.lazy import AnyDictionary
 from jaxinterp.graphs.build import Csr, EdgeBuilder, rows_of
 from jaxinterp.graphs.graph import Graph, assemble
-from jaxinterp.graphs.kinds import CONVENTIONS
+from jaxinterp.graphs.kinds import CONVENTIONS, FEATURE
 from jaxinterp.models.generation import check_tokens, prompt_ids
 from jaxinterp.models.model import Model, require_ours
 from jaxinterp.models.sites import VECTOR_SITES
@@ -161,6 +161,14 @@ class _Limits:
         self.warm_up = warm_up
         self.end = None if seconds is None else time.monotonic() + seconds
 
+    def chooses(self, active: int) -> bool:
+        """Whether features are chosen by influence.
+
+        A cap of exactly all of them chooses too: it is what a graph records whose time limit let it reach them all, and
+        rows that are computed in another order have other last digits.
+        """
+        return self.end is not None or (self.features is not None and self.features <= active)
+
 
 def _graph(
     model: Model, found: Setup, wanted: Prepared, shapes: Shapes, paper: bool, limits: _Limits,
@@ -174,7 +182,7 @@ def _graph(
     )
     limit = len(active) if limits.features is None else min(limits.features, len(active))
     costs = Costs(shapes, layout, targets.readings.position, targets.readings.layer)
-    check_memory(costs, limit, limits.memory, limits.end is not None)
+    check_memory(costs, limit, limits.memory, limits.chooses(len(active)))
     rows = Rows(found.walkers, layout, found.readers, active, block_rows(jax.default_backend()))
     vectors, constants = rows.encoder_rows(targets.readings)
     readings = targets.readings._replace(vectors=vectors)
@@ -192,8 +200,8 @@ def _graph(
     measured: dict[str, Any] = {"identity_1": found.identity_1}
     if left_out is not None:
         measured["left_out"] = left_out
-        if limits.end is not None:
-            settings["max_feature_nodes"] = int((nodes["kind"] == 0).sum())
+    if limits.end is not None:
+        settings["max_feature_nodes"] = int((nodes["kind"] == FEATURE).sum()) or None
     provenance = {
         "record_digest": record_digest(settings, found.ids),
         "model_digest": model.digest(),
@@ -227,9 +235,9 @@ class _Collector:
 
     def edges(self, limit: int) -> tuple[Csr, np.ndarray, dict[str, Any] | None]:
         """The edges, the node table, and what was left out (None for nothing)."""
-        if limit == self.layout.features and self.limits.end is None:
-            return self._all(), self.nodes, None
-        return self._chosen(limit)
+        if self.limits.chooses(self.layout.features):
+            return self._chosen(limit)
+        return self._all(), self.nodes, None
 
     def _of_targets(self, targets: Targets, readings: reads.Readings) -> tuple[np.ndarray, np.ndarray]:
         layout = self.layout
