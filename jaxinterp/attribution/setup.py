@@ -215,8 +215,8 @@ def look(
     """
     config, n_tokens = model.config, len(ids)
     padded = padded_length(n_tokens, config.context)
-    tokens = np.zeros((1, padded), np.int32)
-    tokens[0, :n_tokens] = ids
+    # By a token of the prompt: the embedding of another might not be finite, and zero times that is not zero.
+    tokens = np.pad(np.asarray(ids, np.int32), (0, padded - n_tokens), mode="edge")[None]
     lorsas = tuple(
         d if isinstance(d, Dictionary) and d.config.kind == "lorsa" else None for d in parts.dictionaries
     )

@@ -25,7 +25,8 @@ def cutoff(scores: np.ndarray, share: float) -> float:
         keys = ((left.view(np.uint64) >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.int64)
         sums = np.bincount(keys, weights=left, minlength=1 << 16)[::-1]
         running = above + np.cumsum(sums)
-        at = min(int(np.searchsorted(running / total, share)), int(np.flatnonzero(sums)[-1]))
+        filled = np.flatnonzero(sums)
+        at = int(np.clip(np.searchsorted(running / total, share), filled[0], filled[-1]))
         above = float(running[at - 1]) if at else above
         left = left[keys == 0xFFFF - at]
     ordered = np.sort(left)[::-1]

@@ -31,6 +31,12 @@ def test_the_item_that_crosses_the_threshold_is_kept():
     assert cutoff(np.zeros(3), 0.5) == 0.0
 
 
+@pytest.mark.parametrize("size", [3, 30_000])
+def test_of_a_share_of_nothing_the_strongest_is_kept(size):
+    scores = np.random.default_rng(0).random(size)
+    assert (scores >= cutoff(scores, 0.0)).sum() == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0, 0.999), st.integers(1, 30_000), st.booleans())
 def test_the_cutoff_is_that_of_sorting(seed, share, size, ties):
@@ -49,7 +55,7 @@ def test_the_cutoff_is_that_of_sorting(seed, share, size, ties):
     slack = 1e-12 * running[-1]
     assert scores[kept].sum() >= share * running[-1] - slack
     weakest = scores[kept].min()
-    assert scores[scores > weakest * (1 + 1e-11)].sum() < share * running[-1] + slack
+    assert scores[scores > weakest * (1 + 1e-11)].sum() <= share * running[-1] + slack
 
 
 def slow_prune(graph, node_share, edge_share):
