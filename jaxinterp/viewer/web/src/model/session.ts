@@ -1,0 +1,324 @@
+// The state of the page. Panes read signals and call the functions here; nothing else changes state.
+
+import { batch, computed, effect, signal } from "@preact/signals";
+import { Refusal, type Source } from "../io/source";
+import type { Comparison, FileEntry, Report } from "../io/types";
+import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData } from "./bundle";
+import { History } from "./history";
+import { complete, EMPTY, setGroups, pin, type View } from "./view";
+
+export type SaveState = { kind: "clean" } | { kind: "changed" } | { kind: "saving" } | { kind: "saved"; where: string } | { kind: "failed"; why: string; local: boolean };
+
+export interface Filter {
+  text: string;
+  kinds: Set<number>;
+  layers: [number, number] | null;
+  positions: Set<number> | null;
+  /** Nodes whose running share of influence is above this are hidden; 1 hides none. */
+  density: number;
+}
+
+const EVERYTHING: Filter = { text: "", kinds: new Set([0, 1, 2, 3, 4]), layers: null, positions: null, density: 1 };
+
+export class Session {
+  readonly files = signal<FileEntry[]>([]);
+  readonly live = signal(false);
+  readonly current = signal<number | null>(null);
+  readonly graph = signal<GraphData | null>(null);
+  readonly report = signal<Report | null>(null);
+  readonly loading = signal<string | null>(null);
+  /** A message to the user; errors stay until they are closed. */
+  readonly message = signal<{ text: string; error: boolean } | null>(null);
+
+  private history = new History<View>(EMPTY);
+  readonly view = signal<View>(EMPTY);
+  readonly undoName = signal<string | null>(null);
+  readonly redoName = signal<string | null>(null);
+  readonly saveState = signal<SaveState>({ kind: "clean" });
+  private revision = 0;
+  private timer = 0;
+
+  readonly hovered = signal<number | null>(null);
+  /** An edge under the pointer or opened, by its ends. */
+  readonly edge = signal<{ target: number; source: number } | null>(null);
+  /** Nodes marked for grouping. */
+  readonly marked = signal<Set<number>>(new Set());
+  readonly filter = signal<Filter>(EVERYTHING);
+  /** How many of the strongest edges the graph pane draws. */
+  readonly edgeCount = signal(1000);
+  readonly maximised = signal<string | null>(null);
+  readonly other = signal<{ id: number; graph: GraphData; comparison: Comparison } | null>(null);
+
+  readonly clicked = computed(() => this.view.value.clicked);
+
+  /** 1 for nodes that the filter and the user's hiding let through. */
+  readonly shown = computed<Uint8Array>(() => {
+    const graph = this.graph.value;
+    if (!graph) return new Uint8Array(0);
+    const filter = this.filter.value;
+    const mask = new Uint8Array(graph.n);
+    const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
+    for (let i = 0; i < graph.n; i++) {
+      if (!filter.kinds.has(graph.kind[i]!)) continue;
+      if (filter.density < 1 && (graph.kind[i] === FEATURE || graph.kind[i] === ERROR) && graph.share[i]! > filter.density) continue;
+      if (filter.layers && graph.kind[i] !== EMBEDDING && graph.kind[i] !== TARGET) {
+        if (graph.layer[i]! < filter.layers[0] || graph.layer[i]! > filter.layers[1]) continue;
+      }
+      if (filter.positions && !filter.positions.has(graph.position[i]!)) continue;
+      if (words.length) {
+        const text = this.searchText(i);
+        if (!words.every((word) => text.includes(word))) continue;
+      }
+      mask[i] = 1;
+    }
+    for (const i of this.view.value.hidden) mask[i] = 0;
+    return mask;
+  });
+
+  /** How many nodes are not drawn, and why: by the filter or by hand. */
+  readonly hiddenCounts = computed(() => {
+    const graph = this.graph.value;
+    const mask = this.shown.value;
+    let all = 0;
+    for (let i = 0; i < mask.length; i++) all += mask[i] ? 0 : 1;
+    const byHand = this.view.value.hidden.length;
+    return { all: graph ? all : 0, byHand, byFilter: graph ? all - byHand : 0 };
+  });
+
+  constructor(readonly source: Source) {
+    effect(() => {
+      document.title = this.graph.value ? `${this.graph.value.header.prompt || this.graph.value.header.file} · jaxinterp` : "jaxinterp";
+    });
+  }
+
+  /** The user's label of a node, else the file's, else "". */
+  label(node: number): string {
+    return this.view.value.labels[String(node)] ?? this.graph.value?.header.labels[String(node)] ?? "";
+  }
+
+  /** What to call a node: its label, else what and where it is. */
+  name(node: number): string {
+    const graph = this.graph.value;
+    if (!graph) return "";
+    return this.label(node) || graph.place(node);
+  }
+
+  searchText(node: number): string {
+    const graph = this.graph.value!;
+    const token = graph.tokens[graph.position[node]!] ?? "";
+    return `${this.label(node)} ${graph.place(node)} ${token} ${graph.header.ids[node] ?? ""}`.toLowerCase();
+  }
+
+  async start(): Promise<void> {
+    await this.try("reading the list of graphs", async () => {
+      const files = await this.source.files();
+      batch(() => {
+        this.files.value = files.files;
+        this.live.value = files.live;
+      });
+      const wanted = Number(new URLSearchParams(location.hash.slice(1)).get("graph"));
+      const usable = files.files.filter((file) => file.error === null);
+      const first = usable.find((file) => file.id === wanted) ?? usable[0];
+      if (first) await this.open(first.id);
+      else if (files.files.length) this.say(files.files[0]!.error ?? "no graph can be opened", true);
+    });
+  }
+
+  async open(id: number): Promise<void> {
+    await this.try("opening the graph", async () => {
+      await this.flush();
+      const graph = await this.source.graph(id);
+      const local = this.localView(graph);
+      const view = complete(local ?? graph.header.view, graph.n);
+      const top = graph.targets[0] ?? null;
+      batch(() => {
+        this.current.value = id;
+        this.graph.value = graph;
+        this.report.value = null;
+        this.filter.value = EVERYTHING;
+        this.marked.value = new Set();
+        this.hovered.value = null;
+        this.edge.value = null;
+        this.other.value = null;
+        this.revision = graph.header.revision;
+        this.saveState.value = { kind: "clean" };
+        this.reset(view.clicked === null ? { ...view, clicked: top } : view);
+      });
+      if (this.source.mode === "server") history.replaceState(null, "", `#graph=${id}`);
+      if (local) this.say("Your changes from last time, kept in this browser, are back.", false);
+    });
+    if (this.current.value !== id) return;
+    await this.try("reading the report", async () => {
+      const report = await this.source.report(id);
+      if (this.current.value !== id) return;
+      batch(() => {
+        this.report.value = report;
+        const view = this.view.value;
+        if (!view.pinned.length && this.undoName.value === null) {
+          // A first sight of the graph: the automatic subgraph, which is no change of the user's.
+          this.reset(pin(setGroups(view, report.automatic.groups), report.automatic.pinned));
+        }
+      });
+    });
+  }
+
+  private reset(view: View): void {
+    this.history = new History(view);
+    this.sync();
+  }
+
+  private sync(): void {
+    batch(() => {
+      this.view.value = this.history.current;
+      this.undoName.value = this.history.undoName;
+      this.redoName.value = this.history.redoName;
+    });
+  }
+
+  /** A change that can be undone. name: what undo calls it. */
+  change(name: string, edit: (view: View) => View, merge = ""): void {
+    const next = edit(this.history.current);
+    if (next === this.history.current) return;
+    this.history.push(name, next, merge);
+    this.sync();
+    this.touch();
+  }
+
+  /** Select a node: kept in the view, but no step of its own in the history. */
+  click(node: number | null): void {
+    this.history.current = { ...this.history.current, clicked: node };
+    this.edge.value = null;
+    this.sync();
+  }
+
+  undo(): void {
+    const clicked = this.view.value.clicked;
+    if (this.history.undo()) this.click(clicked);
+    this.touch();
+  }
+
+  redo(): void {
+    const clicked = this.view.value.clicked;
+    if (this.history.redo()) this.click(clicked);
+    this.touch();
+  }
+
+  mark(node: number, on?: boolean): void {
+    const next = new Set(this.marked.value);
+    if (on ?? !next.has(node)) next.add(node);
+    else next.delete(node);
+    this.marked.value = next;
+  }
+
+  setFilter(part: Partial<Filter>): void {
+    this.filter.value = { ...this.filter.value, ...part };
+  }
+
+  showAll(): void {
+    this.filter.value = EVERYTHING;
+    if (this.view.value.hidden.length) this.change("show hidden nodes", (view) => ({ ...view, hidden: [] }));
+  }
+
+  private touch(): void {
+    if (this.source.mode !== "server") return;
+    this.saveState.value = { kind: "changed" };
+    clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => void this.flush(), 500);
+  }
+
+  /** Write what has changed now. */
+  async flush(): Promise<void> {
+    clearTimeout(this.timer);
+    if (this.saveState.value.kind !== "changed") return;
+    await this.write((id, revision, view) => this.source.autosave(id, revision, view));
+  }
+
+  /** Write the view into the graph's own file. */
+  async save(): Promise<void> {
+    clearTimeout(this.timer);
+    if (this.source.mode !== "server") return this.say("A page without a server cannot save into the file: export it instead.", true);
+    await this.write((id, revision, view) => this.source.save(id, revision, view));
+    const state = this.saveState.value;
+    if (state.kind === "saved") this.say(`Saved into ${this.graph.value?.header.file}.`, false);
+  }
+
+  private async write(how: (id: number, revision: number, view: View) => Promise<{ revision: number; where: string }>): Promise<void> {
+    const id = this.current.value;
+    const graph = this.graph.value;
+    if (id === null || !graph) return;
+    const view = this.view.value;
+    const first = this.saveState.value.kind !== "failed";
+    this.saveState.value = { kind: "saving" };
+    try {
+      const answer = await how(id, this.revision, view);
+      if (this.current.value !== id) return;
+      this.revision = answer.revision;
+      localStorage.removeItem(this.localKey(graph));
+      // What changed while this was on its way is written next.
+      if (this.view.value === view) this.saveState.value = { kind: "saved", where: answer.where };
+      else this.touch();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (error instanceof Refusal && error.status === 409) {
+        this.saveState.value = { kind: "failed", why, local: false };
+        this.conflict.value = Number(error.body.revision ?? this.revision);
+        return;
+      }
+      let local = false;
+      try {
+        localStorage.setItem(this.localKey(graph), JSON.stringify(view));
+        local = true;
+      } catch {
+        // no room or no permission: said below
+      }
+      this.saveState.value = { kind: "failed", why, local };
+      if (first) this.say(`${why}. ${local ? "Your changes are kept in this browser." : "Your changes are only in this window."}`, true);
+    }
+  }
+
+  /** The revision of another window that was faster; null if there is none. */
+  readonly conflict = signal<number | null>(null);
+
+  /** After a conflict: keep what this window has, or take what the file has. */
+  async settle(mine: boolean): Promise<void> {
+    const theirs = this.conflict.value;
+    this.conflict.value = null;
+    if (theirs === null || this.current.value === null) return;
+    if (mine) {
+      this.revision = theirs;
+      this.saveState.value = { kind: "changed" };
+      await this.flush();
+    } else {
+      this.saveState.value = { kind: "clean" };
+      await this.open(this.current.value);
+    }
+  }
+
+  private localKey(graph: GraphData): string {
+    return `jaxinterp:${graph.header.file}:${graph.header.slug}:${graph.n}`;
+  }
+
+  private localView(graph: GraphData): Partial<View> | null {
+    try {
+      const text = localStorage.getItem(this.localKey(graph));
+      return text ? (JSON.parse(text) as Partial<View>) : null;
+    } catch {
+      return null;
+    }
+  }
+
+  say(text: string, error: boolean): void {
+    this.message.value = { text, error };
+  }
+
+  private async try(what: string, work: () => Promise<void>): Promise<void> {
+    this.loading.value = what;
+    try {
+      await work();
+    } catch (error) {
+      this.say(error instanceof Error ? error.message : String(error), true);
+    } finally {
+      this.loading.value = null;
+    }
+  }
+}

@@ -1,0 +1,5 @@
+import type { PaneProps } from "../../app";
+
+export function EdgesPane({ session }: PaneProps) {
+  return <div>{session.current}</div>;
+}

@@ -1,0 +1,5 @@
+import type { PaneProps } from "../../app";
+
+export function SearchBar({ session }: PaneProps) {
+  return <div>{session.current}</div>;
+}
