@@ -45,10 +45,17 @@ class ServerSource implements Source {
   private readonly token = meta("jaxinterp-token");
 
   private async ask(path: string, body?: unknown): Promise<Response> {
+    const text = body === undefined ? undefined : JSON.stringify(body);
     const init: RequestInit =
-      body === undefined
+      text === undefined
         ? {}
-        : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", "X-Jaxinterp-Token": this.token } };
+        : {
+            method: "POST",
+            body: text,
+            headers: { "Content-Type": "application/json", "X-Jaxinterp-Token": this.token },
+            // So that a last autosave survives the closing of the window; browsers allow this up to 64 KiB.
+            keepalive: text.length < 60_000,
+          };
     let answer: Response;
     try {
       answer = await fetch(path, init);
