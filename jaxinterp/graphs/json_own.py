@@ -10,15 +10,18 @@ from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import from_triples
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import uncantor
+from jaxinterp.graphs.json_quick import PlainLinks, Unusual
 from jaxinterp.graphs.json_values import expect, number, optional_number
 from jaxinterp.graphs.json_write import ATTENTION_TYPES, FEATURE_TYPES, OWN_NUMBERS
-from jaxinterp.graphs.kinds import ERROR, FEATURE, PART_NAMES, TARGET, node_order, node_table
+from jaxinterp.graphs.kinds import ERROR, FEATURE, MLP_PART, PART_NAMES, TARGET, node_order, node_table
 
 _NODE_KEYS = {
     *("node_id", "feature", "layer", "ctx_idx", "feature_type", "token_prob", "is_target_logit", "run_idx"),
     *("reverse_ctx_idx", "jsNodeId", "clerp", "influence", "activation", "jaxinterp"),
 }
 _TYPES = {name: kind for kind, name in enumerate(FEATURE_TYPES)} | {n: k for k, n in ATTENTION_TYPES.items()}
+_NUMBERS = {key: float(node_table(1)[key][0]) for key in OWN_NUMBERS}
+_COLUMNS = ("kind", "part", "layer", "position", "index", "activation", "share", *OWN_NUMBERS)
 _LINK_KEYS = {"source", "target", "weight"}
 _METADATA_KEYS = {
     *("slug", "scan", "transcoder_list", "prompt_tokens", "prompt", "node_threshold", "schema_version"),
@@ -60,16 +63,19 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
 
     raws = parts["nodes"]
     nodes, labels, extras, at = node_table(len(raws)), [], {}, {}
+    records: list[tuple[float, ...]] = []
     for i, raw in enumerate(raws):
         here = f"{where}: nodes[{i}]"
         name = expect(raw, "node_id", str, here)
         if name in at:
             raise InputError(f"{here}.node_id: {name!r} is given twice")
         at[name] = i
-        labels.append(_fill(nodes[i : i + 1], raw, here, len(texts)))
+        labels.append(_record(records, raw, here, len(texts)))
         extra = {k: v for k, v in raw.items() if k not in _NODE_KEYS}
         if extra:
             extras[i] = extra
+    for name, column in zip(_COLUMNS, zip(*records, strict=True), strict=True):
+        nodes[name] = column
     if not (nodes["kind"] == TARGET).any():
         raise InputError(f"{where}: nodes: none has feature_type 'logit': a graph needs a target")
     order = node_order(nodes)
@@ -115,19 +121,18 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
     )
 
 
-def _fill(node: np.ndarray, raw: dict[str, Any], where: str, length: int) -> str:
-    """Set one record from one JSON node; its label."""
+def _record(records: list[tuple[float, ...]], raw: dict[str, Any], where: str, length: int) -> str:
+    """Add the values of _COLUMNS of one JSON node; its label."""
     kind_text = expect(raw, "feature_type", str, where)
     if kind_text not in _TYPES:
         raise InputError(f"{where}.feature_type: {kind_text!r}: expected one of {', '.join(_TYPES)}")
     kind = _TYPES[kind_text]
     own = raw["jaxinterp"]
-    node["kind"] = kind
+    part = MLP_PART
     if "part" in own:
         part = expect(own, "part", int, f"{where}.jaxinterp")
         if not 0 <= part < len(PART_NAMES):
             raise InputError(f"{where}.jaxinterp.part: {part}: expected 0 to {len(PART_NAMES) - 1}")
-        node["part"] = part
     position = expect(raw, "ctx_idx", int, where)
     if not 0 <= position < length:
         raise InputError(f"{where}.ctx_idx: {position}: the prompt has positions 0 to {length - 1}")
@@ -148,12 +153,12 @@ def _fill(node: np.ndarray, raw: dict[str, Any], where: str, length: int) -> str
         )
     if not (-1 <= layer < 2**31 and -1 <= index < 2**63):
         raise InputError(f"{where}: layer {layer} or number {index} is beyond any model")
-    node["position"], node["layer"], node["index"] = position, layer, index
-    node["activation"] = optional_number(raw, "activation", where)
-    node["share"] = optional_number(raw, "influence", where)
-    for key in OWN_NUMBERS:
-        if key in own:
-            node[key] = number(own[key], f"{where}.jaxinterp.{key}")
+    activation, share = optional_number(raw, "activation", where), optional_number(raw, "influence", where)
+    numbers = [
+        number(own[key], f"{where}.jaxinterp.{key}") if key in own else default
+        for key, default in _NUMBERS.items()
+    ]
+    records.append((kind, part, layer, position, index, activation, share, *numbers))
     label = own.get("label", "")
     if not isinstance(label, str):
         raise InputError(f"{where}.jaxinterp.label: a {type(label).__name__}, expected a text")
@@ -161,8 +166,13 @@ def _fill(node: np.ndarray, raw: dict[str, Any], where: str, length: int) -> str
 
 
 def _links(
-    where: str, raws: list[dict[str, Any]], at: dict[str, int]
+    where: str, raws: list[dict[str, Any]] | PlainLinks, at: dict[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, dict[str, Any]]]:
+    if isinstance(raws, PlainLinks):
+        targets, sources, plain_weights, loose = raws.arrays(at)
+        if loose:
+            raise Unusual
+        return targets, sources, plain_weights, {}
     ends = np.zeros((2, len(raws)), np.int64)
     weights = np.zeros(len(raws))
     extras = {}

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from jaxinterp.core.errors import InputError, near
-from jaxinterp.core.files import read_json
-from jaxinterp.graphs import json_repair
+from jaxinterp.core.files import read_bytes, read_json
+from jaxinterp.graphs import json_quick, json_repair
 from jaxinterp.graphs.build import Csr, from_triples
 from jaxinterp.graphs.graph import Graph, with_influence
 from jaxinterp.graphs.ids import uncantor
 from jaxinterp.graphs.json_own import read_own
+from jaxinterp.graphs.json_quick import PlainLinks
 from jaxinterp.graphs.json_values import expect, optional_number
 from jaxinterp.graphs.kinds import (
     ATTENTION_PART,
@@ -31,6 +32,7 @@ from jaxinterp.graphs.kinds import (
     EMBEDDING,
     ERROR,
     FEATURE,
+    MLP_PART,
     TARGET,
     node_order,
     node_table,
@@ -47,6 +49,7 @@ _KINDS = {
     "logit": TARGET,
     "bias": BIAS,
 }
+_COLUMNS = ("kind", "part", "layer", "position", "index", "activation", "share", "probability")
 _PROBABILITY = re.compile(r"\(p=([0-9.eE+-]+)\)")
 
 
@@ -57,8 +60,17 @@ def read_json_graph(path: str | PathLike[str]) -> Graph:
     Duplicate ids, as circuit-tracer 0.4 gives some error nodes, are repaired with a warning
     (settings["repairs"]). Raises InputError naming the file, the key and what was expected.
     """
+    from jaxinterp.graphs import json_quick
+
     path = Path(path)
-    document = read_json(path)
+    try:
+        return _read(path, *json_quick.document(read_bytes(path)))
+    except (json_quick.Unusual, InputError):
+        pass  # the tolerant way reads it, or says what is wrong
+    return _read(path, read_json(path))
+
+
+def _read(path: Path, document: Any, links: PlainLinks | None = None) -> Graph:
     where = str(path)
     if not isinstance(document, dict):
         raise InputError(
@@ -75,6 +87,8 @@ def read_json_graph(path: str | PathLike[str]) -> Graph:
             if not isinstance(item, dict):
                 raise InputError(f"{where}: {name}[{i}]: a {type(item).__name__}, expected an object")
     top = {key: value for key, value in document.items() if key not in parts}
+    if links is not None:
+        parts["links"] = links
     own = top.get("jaxinterp")
     if isinstance(own, dict) and all(isinstance(n.get("jaxinterp"), dict) for n in parts["nodes"]):
         return read_own(where, parts, top)
@@ -118,10 +132,13 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
 
     raws, repairs = json_repair.unique_nodes(where, parts["nodes"])
     paired = metadata.get("schema_version") == 1
-    nodes, labels = node_table(len(raws)), []
+    nodes, labels, records = node_table(len(raws)), [], []
     for i, raw in enumerate(raws):
-        _fill(nodes[i : i + 1], raw, f"{where}: nodes[{i}]", paired, len(tokens))
-        labels.append(_text(raw, "clerp", f"{where}: nodes[{i}]"))
+        here = f"{where}: nodes[{i}]"
+        records.append(_record(raw, here, paired, len(tokens)))
+        labels.append(_text(raw, "clerp", here))
+    for name, column in zip(_COLUMNS, zip(*records, strict=True), strict=True):
+        nodes[name] = column
     if not (nodes["kind"] == TARGET).any():
         raise InputError(f"{where}: nodes: none has feature_type 'logit': a graph needs a target")
 
@@ -131,7 +148,7 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
     ends, weights, extras, loose = json_repair.links(where, parts["links"], raws, nodes, repairs)
     csr, link_order = _rows(where, len(raws), place[ends[0]], place[ends[1]], weights)
     if repairs:
-        warnings.warn(f"{where}: " + "; ".join(repairs), stacklevel=4)
+        warnings.warn(f"{where}: " + "; ".join(repairs), stacklevel=5)
     settings: dict[str, Any] = {"convention": "circuit-tracer", "dialect": dialect}
     if repairs:
         settings["repairs"] = repairs
@@ -144,6 +161,7 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
         filled = ranked
     file_place = np.empty(len(link_order), np.int64)
     file_place[link_order] = np.arange(len(link_order))
+    in_order = bool((file_place == np.arange(len(link_order))).all())
     token_ids = [-1] * len(tokens)
     for node in filled[filled["kind"] == EMBEDDING]:
         token_ids[int(node["position"])] = int(node["index"])
@@ -166,7 +184,7 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
             "nodes": {str(at): raws[i] for at, i in enumerate(order)},
             "links": {str(int(file_place[i])): extra for i, extra in extras.items()},
             "node_order": place.tolist(),
-            "link_order": file_place.tolist(),
+            "link_order": [] if in_order else file_place.tolist(),
             "loose_links": loose,
         },
     )
@@ -177,14 +195,15 @@ def _rows(
 ) -> tuple[Csr, np.ndarray]:
     """Sparse rows, and for every edge in them its place in the file."""
     order = np.argsort(targets * n + sources, kind="stable")
+    targets, sources = targets[order].astype(np.int32), sources[order].astype(np.int32)
     try:
-        return from_triples(n, targets.astype(np.int32), sources.astype(np.int32), weights), order
+        return from_triples(n, targets, sources, weights[order]), order
     except InputError as error:
         raise InputError(f"{where}: links: {error}") from error
 
 
-def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool, length: int) -> None:
-    """Set one record (a view of length 1) from one JSON node."""
+def _record(raw: dict[str, Any], where: str, paired: bool, length: int) -> tuple[float, ...]:
+    """One JSON node as the values of _COLUMNS."""
     kind_text = expect(raw, "feature_type", str, where)
     if kind_text not in _KINDS:
         known = ", ".join(_KINDS)
@@ -192,25 +211,20 @@ def _fill(node: np.ndarray, raw: dict[str, Any], where: str, paired: bool, lengt
             f"{where}.feature_type: {kind_text!r}{near(kind_text, _KINDS)}: expected one of {known}"
         )
     kind = _KINDS[kind_text]
-    node["kind"] = kind
-    if kind_text in ("lorsa", "lorsa error"):
-        node["part"] = ATTENTION_PART
+    part = ATTENTION_PART if kind_text in ("lorsa", "lorsa error") else MLP_PART
     position = expect(raw, "ctx_idx", int, where)
     if not 0 <= position < length:
         raise InputError(f"{where}.ctx_idx: {position}: the prompt has positions 0 to {length - 1}")
-    node["position"] = position
     layer = _layer(raw, where, kind)
     name = expect(raw, "node_id", str, where)
     index = _index(raw, name, kind, layer, where, paired)
-    if not (node["position"][0] >= -(2**31) and -(2**31) < layer < 2**31 and -(2**63) <= index < 2**63):
+    if not (-(2**31) < layer < 2**31 and -(2**63) <= index < 2**63):
         raise InputError(f"{where}: layer {layer} or feature {index} is beyond any model")
-    node["layer"], node["index"] = layer, index
     activation = optional_number(raw, "activation", where)
-    node["activation"] = activation
     share = optional_number(raw, "influence", where)
-    node["share"] = math.nan if kind == TARGET else share
     if kind == TARGET:
-        node["probability"] = _probability(raw, where)
+        return kind, part, layer, position, index, activation, math.nan, _probability(raw, where)
+    return kind, part, layer, position, index, activation, share, math.nan
 
 
 def _layer(raw: dict[str, Any], where: str, kind: int) -> int:

@@ -9,13 +9,16 @@ apart.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.json_values import expect, number
 from jaxinterp.graphs.kinds import ERROR, TARGET
+
+if TYPE_CHECKING:
+    from jaxinterp.graphs.json_quick import PlainLinks
 
 _LINK_KEYS = {"source", "target", "weight"}
 
@@ -70,7 +73,7 @@ def _renamed(raw: dict[str, Any]) -> dict[str, Any]:
 
 def links(
     where: str,
-    raws: list[dict[str, Any]],
+    raws: list[dict[str, Any]] | PlainLinks,
     nodes_raw: list[dict[str, Any]],
     nodes: np.ndarray,
     repairs: list[str],
@@ -78,11 +81,25 @@ def links(
     """((targets, sources), weights, extra keys by link, links to unknown nodes with their places)."""
     at = {raw["node_id"]: i for i, raw in enumerate(nodes_raw)}
     twins = {raw.pop("_old_id"): i for i, raw in enumerate(nodes_raw) if "_old_id" in raw}
+    extras: dict[int, dict[str, Any]] = {}
+    if isinstance(raws, list):
+        targets, sources, weights, loose = _ends(where, raws, at, extras)
+    else:
+        targets, sources, weights, loose = raws.arrays(at)
+    if twins:
+        _tell_apart(targets, sources, at, twins, nodes, repairs)
+    if loose:
+        repairs.append(f"{len(loose)} links lead to nodes that are not in the file; kept aside")
+    return (targets, sources), weights, extras, loose
+
+
+def _ends(
+    where: str, raws: list[dict[str, Any]], at: dict[str, int], extras: dict[int, dict[str, Any]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[Any]]]:
+    """Targets, sources, weights and loose links; what else links hold goes into ``extras``."""
     ends: list[tuple[int, int]] = []
     weights: list[float] = []
-    extras: dict[int, dict[str, Any]] = {}
     loose: list[list[Any]] = []
-    places: list[int] = []
     for i, raw in enumerate(raws):
         here = f"{where}: links[{i}]"
         source, target = expect(raw, "source", str, here), expect(raw, "target", str, here)
@@ -94,17 +111,13 @@ def links(
             extras[len(ends)] = {k: v for k, v in raw.items() if k not in _LINK_KEYS}
         ends.append((at[target], at[source]))
         weights.append(weight)
-        places.append(i)
-    if twins:
-        _tell_apart(ends, at, twins, nodes, repairs)
-    if loose:
-        repairs.append(f"{len(loose)} links lead to nodes that are not in the file; kept aside")
-    pairs = np.array(ends, np.int64).reshape(-1, 2)
-    return (pairs[:, 0], pairs[:, 1]), np.array(weights, np.float64), extras, loose
+    pairs = np.array(ends, np.int64).reshape(-1, 2).T.copy()
+    return pairs[0], pairs[1], np.array(weights, np.float64), loose
 
 
 def _tell_apart(
-    ends: list[tuple[int, int]],
+    targets: np.ndarray,
+    sources: np.ndarray,
     at: dict[str, int],
     twins: dict[str, int],
     nodes: np.ndarray,
@@ -112,11 +125,10 @@ def _tell_apart(
 ) -> None:
     """Decide, in place, which of two nodes of one old id a link leaves."""
     error_of = {at[name]: twin for name, twin in twins.items()}
-    seen: dict[tuple[int, int], int] = {}
-    guessed = 0
-    for i, (target, source) in enumerate(ends):
-        if source not in error_of:
-            continue
+    seen: set[tuple[int, int]] = set()
+    guessed, end = 0, len(sources)
+    for i in np.flatnonzero(np.isin(sources, list(error_of))).tolist():
+        target, source = int(targets[i]), int(sources[i])
         error = error_of[source]
         feature_fits, error_fits = _fits(nodes, target, source), _fits(nodes, target, error)
         if feature_fits != error_fits:
@@ -125,13 +137,13 @@ def _tell_apart(
             choice = error
         else:
             # Within one target sources ascend: the error stands where its neighbours stand around it.
-            before = ends[i - 1][1] if i and ends[i - 1][0] == target else -1
-            after = ends[i + 1][1] if i + 1 < len(ends) and ends[i + 1][0] == target else len(nodes)
+            before = sources[i - 1] if i and targets[i - 1] == target else -1
+            after = sources[i + 1] if i + 1 < end and targets[i + 1] == target else len(nodes)
             in_place = [c for c in (source, error) if before < c and (c < after or after == source)]
             guessed += len(in_place) != 1
             choice = in_place[0] if in_place else source
-        seen[target, source] = i
-        ends[i] = (target, choice)
+        seen.add((target, source))
+        sources[i] = choice
     if guessed:
         repairs.append(f"{guessed} links could belong to either and were given to the feature")
 
