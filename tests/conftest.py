@@ -50,3 +50,15 @@ def few_memory_maps() -> Iterator[None]:
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+NEED = "tests of the page need more: "  # how tests/viewer/browser/chromium.py begins to say what is missing
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not tested because there is no browser."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    missing = {text.split(NEED, 1)[1].rstrip("')") for text in reasons if NEED in text}
+    if missing:
+        count = sum(NEED in text for text in reasons)
+        terminalreporter.write_line(f"{count} tests of the viewer's page skipped: {'; '.join(sorted(missing))}")
