@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ PREFIXES = ("feature", "supernode", "direction", "salient")
 _MOST = 18  # digits of a number
 
 
-def parse_targets(texts: Iterable[str]) -> list[Any]:
+def parse_targets(texts: Iterable[str], file: Callable[[str], Path] = Path) -> list[Any]:
     """The targets that texts ask for, in order; a file gives as many as it holds.
+
+    Args:
+      texts: see the head of this module.
+      file: the name of a file → where it is; may refuse.
 
     Raises:
       InputError: a text that starts like a sort of target and does not go on like one, or a file that cannot be read.
@@ -44,13 +48,13 @@ def parse_targets(texts: Iterable[str]) -> list[Any]:
     found: list[Any] = []
     for text in texts:
         if text.strip().lower().endswith(".json") and not text.strip().startswith('"'):
-            found += read_targets(text.strip())
+            found += read_targets(file(text.strip()))
         else:
-            found.append(parse_target(text))
+            found.append(parse_target(text, file))
     return found
 
 
-def parse_target(text: str) -> Any:
+def parse_target(text: str, file: Callable[[str], Path] = Path) -> Any:
     """The target that one text asks for (no file of targets); see the head of this module.
 
     Raises:
@@ -60,7 +64,7 @@ def parse_target(text: str) -> Any:
         raise InputError("a target is empty, give a token's text or id")
     prefix, colon, rest = text.strip().partition(":")
     if colon and prefix in PREFIXES:
-        return _prefixed(prefix, rest, text)
+        return _prefixed(prefix, rest, text, file)
     what, positions = _placed(text)
     if not what.strip():  # a token that looks like a position
         what, positions = text, -1
@@ -89,7 +93,7 @@ def _operands(text: str) -> list[tuple[str, str]]:
         sign, at = following[1], following.end()
 
 
-def _prefixed(prefix: str, rest: str, text: str) -> Any:
+def _prefixed(prefix: str, rest: str, text: str, file: Callable[[str], Path]) -> Any:
     if prefix == "supernode":
         return _supernode(rest, text)
     what, positions = _placed(rest)
@@ -100,14 +104,14 @@ def _prefixed(prefix: str, rest: str, text: str) -> Any:
         return Salient(positions)
     if prefix == "feature":
         return _feature(what, positions, text)
-    layer, site, file = None, None, what
+    layer, site, name = None, None, what
     if found := _DIRECTION.fullmatch(what):
-        layer, site, file = _number(found["layer"], text), found["site"], found["file"]
-    if not file:
+        layer, site, name = _number(found["layer"], text), found["site"], found["file"]
+    if not name:
         raise InputError(
             f"the target {text!r}: expected direction:FILE.npy or direction:[SITE/]LAYER/FILE.npy"
         )
-    return Direction(read_vector(file), Path(file).stem, positions, layer, site)
+    return Direction(read_vector(file(name)), Path(name).stem, positions, layer, site)
 
 
 def _feature(what: str, positions: Any, text: str) -> Feature:

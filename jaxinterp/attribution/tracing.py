@@ -84,7 +84,8 @@ def trace(
       devices: devices to spread blocks over; None means those that hold the model. The result does not
         depend on it, unless the model's weights themselves are divided over them (then to rounding). Of several
         processes, ``jax.devices()``: each calls this with the same arguments, and each has the whole graph.
-      progress: called with (rows done, rows in all).
+      progress: called with (rows done, rows in all), first with none done once the model has run; what it raises ends
+        the work.
       warm_up: also compile what other prompts of similar length will need; for a process that traces one, it is lost.
 
     Returns:
@@ -183,6 +184,8 @@ def _graph(
     limit = len(active) if limits.features is None else min(limits.features, len(active))
     costs = Costs(shapes, layout, targets.readings.position, targets.readings.layer)
     check_memory(costs, limit, limits.memory, limits.chooses(len(active)))
+    if limits.progress:
+        limits.progress(0, limit + len(targets))
     rows = Rows(found.walkers, layout, found.readers, active, block_rows(jax.default_backend()))
     vectors, constants = rows.encoder_rows(targets.readings)
     readings = targets.readings._replace(vectors=vectors)
