@@ -19,38 +19,11 @@ import numpy as np
 from jaxinterp.graphs import EMBEDDING, ERROR, FEATURE, TARGET, Csr, Graph, assemble, node_order, node_table
 from jaxinterp.graphs.build import from_triples
 
-WORDS = [
-    "state",
-    "city",
-    "river",
-    "north",
-    "old",
-    "green",
-    "sings",
-    "winter",
-    "market",
-    "seven",
-    "because",
-    "ships",
-    "bread",
-    "under",
-    "glass",
-    "horse",
-    "letter",
-    "music",
-    "stone",
-    "east",
-    "paper",
-    "island",
-    "captain",
-    "blue",
-    "doors",
-    "garden",
-    "question",
-    "almost",
-    "iron",
-    "summer",
-]
+WORDS = (
+    "state", "city", "river", "north", "old", "green", "sings", "winter", "market", "seven", "because",
+    "ships", "bread", "under", "glass", "horse", "letter", "music", "stone", "east", "paper", "island",
+    "captain", "blue", "doors", "garden", "question", "almost", "iron", "summer",
+)  # fmt: skip
 
 
 def synthetic(
