@@ -12,6 +12,7 @@ from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import uncantor
 from jaxinterp.graphs.json_quick import PlainLinks, Unusual
 from jaxinterp.graphs.json_values import expect, number, optional_number
+from jaxinterp.graphs.json_viewers import with_lists
 from jaxinterp.graphs.json_write import ATTENTION_TYPES, FEATURE_TYPES, OWN_NUMBERS
 from jaxinterp.graphs.kinds import ERROR, FEATURE, MLP_PART, PART_NAMES, TARGET, node_order, node_table
 
@@ -116,7 +117,7 @@ def read_own(where: str, parts: dict[str, Any], top: dict[str, Any]) -> Graph:
         settings=own["settings"],
         provenance=own["provenance"],
         measured=own["measured"],
-        view=_view(parts["qParams"], top_target),
+        view=_view(with_lists(parts["qParams"]), top_target),
         foreign=foreign if any(foreign.values()) else None,
     )
 

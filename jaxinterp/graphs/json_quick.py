@@ -83,10 +83,9 @@ class PlainLinks:
             cut = _BETWEEN.search(self.text, start + PIECE)
             if cut is None:
                 break
-            opening = b"" if start == 0 else b"["
-            yield b"%b%b]" % (opening, self.text[start : cut.start() + 1])
+            yield b"".join((b"[" if start else b"", self.text[start : cut.start() + 1], b"]"))
             start = cut.end() - 1
-        yield b"%b%b" % (b"" if start == 0 else b"[", self.text[start:])
+        yield b"".join((b"[" if start else b"", self.text[start:]))
 
 
 def document(data: bytes) -> tuple[dict[str, Any], PlainLinks]:

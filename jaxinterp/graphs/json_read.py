@@ -25,6 +25,7 @@ from jaxinterp.graphs.ids import uncantor
 from jaxinterp.graphs.json_own import read_own
 from jaxinterp.graphs.json_quick import PlainLinks
 from jaxinterp.graphs.json_values import expect, optional_number
+from jaxinterp.graphs.json_viewers import with_lists
 from jaxinterp.graphs.kinds import (
     ATTENTION_PART,
     BIAS,
@@ -60,8 +61,6 @@ def read_json_graph(path: str | PathLike[str]) -> Graph:
     Duplicate ids, as circuit-tracer 0.4 gives some error nodes, are repaired with a warning
     (settings["repairs"]). Raises InputError naming the file, the key and what was expected.
     """
-    from jaxinterp.graphs import json_quick
-
     path = Path(path)
     try:
         return _read(path, *json_quick.document(read_bytes(path)))
@@ -176,7 +175,7 @@ def _read_foreign(where: str, stem: str, parts: dict[str, Any], top: dict[str, A
         n_layers=_n_layers(nodes, dialect),
         labels=tuple(labels[i] for i in order),
         settings=settings,
-        view=dict(parts["qParams"]),
+        view=with_lists(parts["qParams"]),
         foreign={
             "whole": True,
             "top": top,

@@ -3,11 +3,13 @@
 Own graphs: node ids of ids.py, feature numbers paired after Cantor (schema_version 1), influence as running
 share,
 and under the key "jaxinterp" what the dialect has no place for, so that the file reads back as the same
-graph. Imported graphs: what the file held, with the labels and the viewer state that the graph has now.
+graph. Imported graphs: what the file held, with the labels and the viewer state that the graph has now, and with
+what viewers cannot do without (json_viewers).
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from os import PathLike
@@ -20,6 +22,7 @@ from jaxinterp.core.files import atomic
 from jaxinterp.graphs.build import rows_of
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import SHORT_PARTS, cantor, graph_ids, safe_name
+from jaxinterp.graphs.json_viewers import QPARAMS, quoted_token, target_label, writable
 from jaxinterp.graphs.kinds import (
     ATTENTION_PART,
     BIAS,
@@ -30,7 +33,7 @@ from jaxinterp.graphs.kinds import (
     MLP_PART,
     TARGET,
 )
-from jaxinterp.graphs.plain import dumps, ordered, plain, short_floats
+from jaxinterp.graphs.plain import dumps, float_texts, ordered, plain
 
 LINK_LIMIT = 2_000_000
 LINK_WARNING = 200_000
@@ -39,13 +42,6 @@ FEATURE_TYPES = ("cross layer transcoder", "mlp reconstruction error", "bias", "
 # The dialect has two names for the attention part; the residual part goes under the names of the MLP's.
 ATTENTION_TYPES = {FEATURE: "lorsa", ERROR: "lorsa error"}
 OWN_NUMBERS = ("influence", "value", "constant", "left_out", "probability")
-_QPARAMS: dict[str, Any] = {
-    "pinnedIds": [],
-    "supernodes": [],
-    "linkType": "both",
-    "clickedId": "",
-    "sg_pos": "",
-}
 
 
 def write_json_graph(graph: Graph, path: str | PathLike[str]) -> None:
@@ -58,19 +54,26 @@ def write_json_graph(graph: Graph, path: str | PathLike[str]) -> None:
         raise InputError(
             f"{path}: {links} links are too many for JSON (limit {LINK_LIMIT}): prune it or save .jigraph"
         )
+    if not np.isfinite(graph.weights).all():
+        raise InputError(f"{path}: an edge weight is no finite number: JSON cannot hold it")
     if links > LINK_WARNING:
         warnings.warn(f"{path}: {links} links as JSON: viewers will be slow; prune first", stacklevel=3)
-    document = json_document(graph)
+    first, lines, last = _parts(graph)
     with (
         atomic(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as out,
     ):
-        for piece in _pieces(document):
-            out.write(piece)
+        out.writelines(_pieces(first, lines, last))
 
 
 def json_document(graph: Graph) -> dict[str, Any]:
     """The JSON document of a graph, as Python values."""
+    first, lines, last = _parts(graph)
+    return {**first, "links": [json.loads(line) for line in lines], **last}
+
+
+def _parts(graph: Graph) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """What stands before the links, each link as text, and what stands behind them."""
     foreign = graph.foreign or {}
     ids = graph_ids(graph)
     if foreign.get("whole"):
@@ -88,13 +91,12 @@ def json_document(graph: Graph) -> dict[str, Any]:
         nodes = [{**node, **extras.get(str(i), {})} for i, node in enumerate(_nodes(graph, ids))]
     if foreign.get("node_order"):
         nodes = [nodes[i] for i in foreign["node_order"]]
-    document = {
+    first = {
         "metadata": plain(metadata, "metadata"),
         "qParams": plain(_view(graph, ids), "view"),
         "nodes": plain(nodes, "nodes"),
-        "links": _links(graph, foreign, ids),
     }
-    return {**document, **plain(top, "document")}
+    return first, _links(graph, foreign, ids), plain(top, "document")
 
 
 def _metadata(graph: Graph) -> dict[str, Any]:
@@ -200,7 +202,7 @@ def _clerp(graph: Graph, i: int, kind: int, part: int, index: int, probability: 
     label = graph.labels[i]
     if kind == TARGET:
         # Viewers take the token between the first double quotes and the number after "(p=".
-        shown = label.replace('"', "''") if label else str(index)
+        shown = quoted_token(label) if label else str(index)
         return f'Output "{shown}" (p={probability if np.isfinite(probability) else 0.0:.3f})'
     if label:
         return label
@@ -213,48 +215,63 @@ def _clerp(graph: Graph, i: int, kind: int, part: int, index: int, probability: 
 
 
 def _foreign_node(graph: Graph, foreign: dict[str, Any], i: int, name: str) -> dict[str, Any]:
-    raw = dict(foreign["nodes"][str(i)])
-    if raw.get("clerp", "") != graph.labels[i]:
-        raw["clerp"] = graph.labels[i]
-    for key, value in (("jsNodeId", name), ("clerp", graph.labels[i]), ("feature", None)):
+    raw = {**foreign["nodes"][str(i)], "jsNodeId": name}
+    label, node = graph.labels[i], graph.nodes[i]
+    if node["kind"] == TARGET:
+        label = target_label(label, float(node["probability"]))
+    if raw.get("clerp", "") != label:
+        raw["clerp"] = label
+    for key, value in (("clerp", label), ("feature", None)):
         raw.setdefault(key, value)
     return raw
 
 
 def _view(graph: Graph, ids: list[str]) -> dict[str, Any]:
-    view = dict(graph.view)
     if graph.foreign and graph.foreign.get("whole"):
-        for key in ("pinnedIds", "supernodes"):
-            if isinstance(view.get(key), str):  # Anthropic's short form; the schema wants a list
-                view[key] = [part for part in view[key].split(",") if part]
-        return {k: v for k, v in view.items() if v is not None or k not in _QPARAMS}
-    return {**_QPARAMS, "clickedId": ids[int(graph.targets[0])], **view}
+        return writable(graph.view)
+    return {**QPARAMS, "clickedId": ids[int(graph.targets[0])], **writable(graph.view)}
 
 
-def _links(graph: Graph, foreign: dict[str, Any], ids: list[str]) -> list[dict[str, Any]]:
-    targets, weights = rows_of(graph.csr).tolist(), short_floats(graph.weights)
-    links: list[dict[str, Any]] = [
-        {"source": ids[s], "target": ids[t], "weight": w}
-        for t, s, w in zip(targets, graph.indices.tolist(), weights, strict=True)
-    ]
+def _links(graph: Graph, foreign: dict[str, Any], ids: list[str]) -> list[str]:
+    """Every link as text, in the order of the file."""
+    names = [dumps(name) for name in ids]
+    ends = zip(rows_of(graph.csr).tolist(), graph.indices.tolist(), float_texts(graph.weights), strict=True)
+    links = [f'{{"source":{names[s]},"target":{names[t]},"weight":{w}}}' for t, s, w in ends]
     for at, extra in foreign.get("links", {}).items():
-        links[int(at)].update(extra)
+        links[int(at)] = dumps({**json.loads(links[int(at)]), **plain(extra, "links")})
     if foreign.get("link_order"):
         links = [links[i] for i in foreign["link_order"]]
-    for at, raw in foreign.get("loose_links", []):
-        links.insert(at, raw)
-    return links
+    loose = foreign.get("loose_links", [])
+    if not loose:
+        return links
+    found: list[str] = []
+    taken = 0
+    for at, raw in loose:  # each at the place that it had in the file
+        more = max(at - len(found), 0)
+        found += links[taken : taken + more]
+        taken += more
+        found.insert(at, dumps(plain(raw, "links")))
+    return found + links[taken:]
 
 
-def _pieces(document: dict[str, Any]) -> Iterator[str]:
+def _pieces(first: dict[str, Any], lines: list[str], last: dict[str, Any]) -> Iterator[str]:
     opening = "{"
-    for key, value in document.items():
+    for key, value in first.items():
         yield f"{opening}{dumps(key)}:"
         opening = ",\n"
-        if key in ("nodes", "links") and value:
-            for at, item in enumerate(value):
-                yield ("[\n" if at == 0 else ",\n") + dumps(item)
-            yield "\n]"
-        else:
-            yield dumps(value)
+        yield from _list([dumps(item) for item in value]) if key == "nodes" else (dumps(value),)
+    yield ',\n"links":'
+    yield from _list(lines)
+    for key, value in last.items():
+        yield f",\n{dumps(key)}:{dumps(value)}"
     yield "}\n"
+
+
+def _list(lines: list[str]) -> Iterator[str]:
+    """A list with an item a line."""
+    if not lines:
+        yield "[]"
+        return
+    for start in range(0, len(lines), 10_000):
+        yield (",\n" if start else "[\n") + ",\n".join(lines[start : start + 10_000])
+    yield "\n]"

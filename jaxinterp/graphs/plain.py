@@ -41,12 +41,16 @@ def ordered(value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Compact JSON text, keys in the order given."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _encode(value)
 
 
-def short_floats(values: np.ndarray) -> list[float]:
-    """Python floats with the fewest digits that still give back the same float32 or float64."""
+def float_texts(values: np.ndarray) -> list[str]:
+    """JSON numbers with the fewest digits that still give back the same finite float32 or float64."""
     values = np.asarray(values)
     if values.dtype == np.float64:
-        return values.tolist()
-    return [float(str(x)) for x in values.astype(np.float32)]
+        return list(map(repr, values.tolist()))
+    texts = map(str, values.astype(np.float32))
+    return [text if "e" not in text else repr(float(text)) for text in texts]  # as Python writes exponents
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

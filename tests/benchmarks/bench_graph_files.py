@@ -55,7 +55,12 @@ def circuit_tracer(graph: Graph) -> dict:
     for i, node in enumerate(graph.nodes):
         kind, layer, at, index = (int(node[key]) for key in ("kind", "layer", "position", "index"))
         name, feature, text, shown = {
-            FEATURE: (f"{layer}_{index + 100}_{at}", cantor(layer, index + 100), "cross layer transcoder", layer),
+            FEATURE: (
+                f"{layer}_{index + 100}_{at}",
+                cantor(layer, index + 100),
+                "cross layer transcoder",
+                layer,
+            ),
             ERROR: (f"0_{layer}_{at}", -1, "mlp reconstruction error", layer),
             BIAS: (f"{layer}_bias_{at}", -1, "bias", layer),
             EMBEDDING: (f"E_{index}_{at}", at, "embedding", "E"),
@@ -114,7 +119,10 @@ def measure(path: Path, save: bool) -> None:
         graph.save(path.with_name(f"again{path.suffix}"))
         seconds = time.process_time() - start
         after = _peak()
-        print(f"{'':<22} save {seconds:6.2f} CPU s, peak {after - before:>12} bytes above the imports", flush=True)
+        print(
+            f"{'':<22} save {seconds:6.2f} CPU s, peak {after - before:>12} bytes above the imports",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -142,7 +150,13 @@ def main() -> None:
                 else:
                     graph.save(folder / name)
         for name in names:
-            command = [sys.executable, "-m", "tests.benchmarks.bench_graph_files", "--measure", str(folder / name)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.bench_graph_files",
+                "--measure",
+                str(folder / name),
+            ]
             subprocess.run(command, check=True)
 
 

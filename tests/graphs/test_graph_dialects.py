@@ -36,6 +36,9 @@ def test_real_graphs_come_out_as_they_went_in(tmp_path, name):
     assert (graph.settings["dialect"], graph.n_layers) == REAL[name]
     assert len(graph) == len(original["nodes"]) and len(graph.weights) == len(original["links"])
     graph.save(tmp_path / "out.json")
+    assert any(n["jsNodeId"] != n["node_id"] for n in original["nodes"])
+    for raw in original["nodes"]:  # viewers need these to be unique; circuit-tracer's are not
+        raw["jsNodeId"] = raw["node_id"]
     assert json.loads((tmp_path / "out.json").read_text()) == original
     graph.save(tmp_path / "out.jigraph")
     load_graph(tmp_path / "out.jigraph").save(tmp_path / "again.json")
