@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 from jaxinterp.checkpoints import chat
 from jaxinterp.core.errors import InputError
 
-ROLES = ("system", "user", "assistant")
 _MARK = "zq{}jx"  # letters and digits alone: nothing that a template would escape or strip
 
 
 class Turn(NamedTuple):
-    """What a template writes before and after the content of a role's turn."""
+    """What a template writes before and after the content of a role's turn, and after it where it is the last."""
 
     before: str
     after: str
+    last: str
 
 
 def bos_text(tokenizer: Any) -> str:
@@ -59,33 +59,47 @@ def turns(tokenizer: Any, now: date | None = None) -> dict[str, Turn]:
     """How the template writes the turns of each role; empty where there is no template, or none can be made out."""
     if not getattr(tokenizer, "templates", {}):
         return {}
-    found: dict[str, Turn] = {}
-    user = _user(tokenizer, now)
-    if user is None:
+    alone = _pieces(tokenizer, ("user",), now)
+    if alone is None:
         return {}
-    for role in ROLES:
-        # A turn in the middle is written as all are; the last one may have something added.
-        for roles in (("user", role, "user"), ("user", role), (role, "user")):
-            if (turn := _turn(tokenizer, roles, role, user, now)) is not None:
-                found[role] = turn
-                break
-    found.setdefault("user", user)
+    talk = _pieces(tokenizer, ("user", "assistant", "user"), now)
+    begin, end = without_bos(tokenizer, alone[0]), alone[1]
+    after = end if talk is None else _common(end, talk[1])
+    found: dict[str, Turn] = {}
+    if talk is not None and talk[0] == alone[0]:
+        before = talk[1].removeprefix(after)
+        # Where nothing says that an answer begins, it is the end of the user's turn that does.
+        before = before if before.strip() else after + before
+        short = _pieces(tokenizer, ("user", "assistant"), now)
+        last = "" if short is None else short[2]
+        if not talk[2].endswith(begin) and talk[2].startswith(last):
+            begin = talk[2].removeprefix(last)  # the first turn has something before it that others have not
+        if (between := _between(talk[2], begin)) is not None:
+            found["assistant"] = Turn(before, between, between if short is None else last)
+    found["user"] = Turn(begin, after, end)
+    first = _pieces(tokenizer, ("system", "user"), now)
+    if first is not None and (between := _between(first[1], begin)) is not None:
+        found["system"] = Turn(without_bos(tokenizer, first[0]), between, between)
     return {role: turn for role, turn in found.items() if turn.before.strip()}
 
 
 def parse(prompt: str, known: Mapping[str, Turn]) -> list[dict[str, str]] | None:
     """The turns of a rendered prompt, the last of which may be open; None where no turn begins in it."""
-    if not known:
-        return None
     # The longest first: one role's beginning may be that of another's.
     roles = sorted(known, key=lambda role: -len(known[role].before))
     begins = re.compile("|".join(f"(?P<{role}>{re.escape(known[role].before)})" for role in roles))
-    starts = list(begins.finditer(prompt))
-    ends = [match.start() for match in starts[1:]] + [len(prompt)]
+    starts = list(begins.finditer(prompt)) if known else []
     messages = []
-    for match, end in zip(starts, ends, strict=True):
+    for match, following in zip(starts, [*starts[1:], None], strict=False):
         role = str(match.lastgroup)
-        messages.append({"role": role, "content": prompt[match.end() : end].removesuffix(known[role].after)})
+        content = prompt[match.end() : None if following is None else following.start()]
+        for closing in (
+            (known[role].after,) if following is not None else (known[role].last, known[role].after)
+        ):
+            if closing and content.endswith(closing):
+                content = content.removesuffix(closing)
+                break
+        messages.append({"role": role, "content": content})
     return messages or None
 
 
@@ -106,25 +120,12 @@ def _pieces(tokenizer: Any, roles: Sequence[str], now: date | None) -> list[str]
     return [*pieces, text]
 
 
-def _user(tokenizer: Any, now: date | None) -> Turn | None:
-    pieces = _pieces(tokenizer, ("user",), now)
-    return None if pieces is None else Turn(without_bos(tokenizer, pieces[0]), pieces[1])
+def _between(text: str, begin: str) -> str | None:
+    """What closes a turn that a user's follows; None where that does not begin as users' turns do."""
+    return text.removesuffix(begin) if text.endswith(begin) else None
 
 
-def _turn(tokenizer: Any, roles: Sequence[str], role: str, user: Turn, now: date | None) -> Turn | None:
-    pieces = _pieces(tokenizer, roles, now)
-    if pieces is None:
-        return None
-    at = roles.index(role, 1) if role in roles[1:] else 0
-    if at == 0:
-        # First of all: what comes after it ends with how the user's turn begins.
-        if not pieces[1].endswith(user.before):
-            return None
-        return Turn(without_bos(tokenizer, pieces[0]), pieces[1].removesuffix(user.before))
-    if not pieces[at].startswith(user.after):
-        return None
-    before = pieces[at].removeprefix(user.after)
-    if at + 1 == len(roles):
-        return Turn(before, pieces[at + 1])
-    following = _pieces(tokenizer, roles[: at + 1], now)
-    return Turn(before, following[-1] if following is not None else user.after)
+def _common(a: str, b: str) -> str:
+    """What both begin with."""
+    different = (at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return a[: next(different, min(len(a), len(b)))]

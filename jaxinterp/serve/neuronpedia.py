@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -165,7 +166,7 @@ class GraphServer:
 
     @cached_property
     def _turns(self) -> dict[str, chats.Turn]:
-        return chats.turns(self.tracer.model.tokenizer)
+        return chats.turns(self.tracer.model.tokenizer, date.today())
 
     def _guard(self, request: Request) -> None:
         no_browser(request)
@@ -187,7 +188,7 @@ class GraphServer:
         if not asked.messages:
             return asked.prompt
         turns = [{"role": one.role, "content": one.content} for one in asked.messages]
-        return chats.render(self.tracer.model.tokenizer, turns)
+        return chats.render(self.tracer.model.tokenizer, turns, date.today())
 
     def _tokens(self, prompt: str) -> tuple[list[int], str | list[int]]:
         """The tokens of a prompt, and what to trace: a text where the tokenizer makes these tokens of it.
