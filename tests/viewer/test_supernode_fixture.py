@@ -1,6 +1,6 @@
 """The page computes edges between boxes itself; its unit test compares with numbers that `grouped` made.
 
-    python -m tests.viewer.test_supernode_fixture     writes those numbers again
+python -m tests.viewer.test_supernode_fixture     writes those numbers again
 """
 
 from __future__ import annotations
