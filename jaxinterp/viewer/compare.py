@@ -1,0 +1,195 @@
+"""Two graphs side by side: which nodes are the same, and which edges between them differ most.
+
+Nodes are the same by kind, part, layer, number and position counted from the end of the prompt; tokens by their number
+(or text, where numbers mean something else in the other graph) and position from the end; targets by number or text
+alone. Features of different dictionaries have nothing in common but their numbers and are not matched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxinterp.graphs import EMBEDDING, FEATURE, KIND_NAMES, TARGET, Graph
+from jaxinterp.graphs.build import rows_of
+from jaxinterp.graphs.influence import target_weights
+from jaxinterp.graphs.order import row_sums
+from jaxinterp.graphs.summary import target_text
+
+MOST = 2000
+
+
+def compare(a: Graph, b: Graph, most: int = MOST) -> dict[str, Any]:
+    """The answer of GET /api/compare: {"pairs", "only_a", "only_b", "edges", "notes"}.
+
+    edges: [[target a, source a, target b, source b, weight a, weight b]], at most ``most``, largest difference first:
+    of how much of the influence on the targets runs along them, |A[t, s]| / Σ_s |A[t, s]| (q_t + p_t) with the sign of
+    the weight. 0 stands for an edge that one of the two has not.
+    """
+    notes: list[str] = []
+    features = _same_features(a, b, notes)
+    by_number = _same_tokens(a, b, notes)
+    first, second, again = _matched(_keys(a, features, by_number), _keys(b, features, by_number))
+    order = np.argsort(first, kind="stable")
+    first, second = first[order], second[order]
+    if again:
+        notes.append(
+            f"{again} nodes share their place and number with another; they were matched in their order."
+        )
+    if a.n_layers != b.n_layers:
+        notes.append(
+            f"The models have {a.n_layers} and {b.n_layers} layers; layers are counted from the first."
+        )
+    if len(a.token_ids) != len(b.token_ids):
+        notes.append(
+            f"The prompts have {len(a.token_ids)} and {len(b.token_ids)} tokens; positions are counted from the end."
+        )
+    edges, flow = _edges(a, b, first, second, most)
+    if not flow:
+        notes.append("Influence is unknown in one of the graphs; links are ordered by their share of inputs.")
+    notes += _counted(a, b, first)
+    only_a = np.setdiff1d(np.arange(len(a)), first, assume_unique=True)
+    only_b = np.setdiff1d(np.arange(len(b)), second)
+    return {
+        "pairs": np.stack([first, second], axis=1).tolist(),
+        "only_a": only_a.tolist(),
+        "only_b": only_b.tolist(),
+        "edges": edges,
+        "notes": notes,
+    }
+
+
+def _same_features(a: Graph, b: Graph, notes: list[str]) -> bool:
+    """Whether features of the two graphs are of one dictionary, as far as the files say."""
+    one, two = _dictionary(a), _dictionary(b)
+    if one and two and one[0] == two[0] and one[1] != two[1]:
+        notes.append("The graphs are of different dictionaries, so features were not matched.")
+        return False
+    if not (one and two and one == two):
+        notes.append(
+            "Whether both graphs are of one dictionary is not recorded; features were matched by number."
+        )
+    return True
+
+
+def _dictionary(graph: Graph) -> tuple[str, str] | None:
+    """What tells dictionaries apart: (sort of name, name)."""
+    digest = graph.provenance.get("dictionary_digest")
+    if isinstance(digest, str) and digest:
+        return "digest", digest
+    metadata = (graph.foreign or {}).get("metadata", {})
+    info = metadata.get("info") if isinstance(metadata.get("info"), dict) else {}
+    for holder, key in ((info, "transcoder_set"), (info, "neuronpedia_source_set"), (metadata, "scan")):
+        if isinstance(holder.get(key), str) and holder[key]:
+            return key, holder[key]
+    return None
+
+
+def _same_tokens(a: Graph, b: Graph, notes: list[str]) -> bool:
+    """Whether token numbers mean the same in both graphs; else texts are compared."""
+    known = all(i >= 0 for graph in (a, b) for i in graph.token_ids)
+    texts = [dict(zip(graph.token_ids, graph.token_texts, strict=True)) for graph in (a, b)]
+    clash = any(texts[0][i] != texts[1][i] for i in texts[0].keys() & texts[1].keys())
+    one, two = (graph.provenance.get("model_digest") for graph in (a, b))
+    if not known or clash or (one and two and one != two):
+        notes.append("Tokens were matched by their text.")
+        return False
+    return True
+
+
+def _keys(graph: Graph, features: bool, by_number: bool) -> list[tuple[Any, ...] | None]:
+    """What each node is known by, None for one that is not to be matched."""
+    nodes, length = graph.nodes, len(graph.token_ids)
+    columns = [nodes[name].tolist() for name in ("kind", "part", "layer", "position", "index")]
+    found: list[tuple[Any, ...] | None] = []
+    for i, (kind, part, layer, position, index) in enumerate(zip(*columns, strict=True)):
+        from_end = length - position
+        if kind == TARGET:
+            token = index >= 0 and layer >= graph.n_layers
+            read_at = () if token or layer >= graph.n_layers else (part, layer)
+            name: Any = index if (token and by_number) or read_at else target_text(graph, i).strip()
+            found.append((kind, name, *read_at))
+        elif kind == EMBEDDING:
+            found.append((kind, index if by_number else graph.token_texts[position], from_end))
+        elif kind == FEATURE and (not features or index < 0):
+            found.append(None)
+        else:
+            found.append((kind, part, layer, index, from_end))
+    return found
+
+
+def _matched(
+    a: list[tuple[Any, ...] | None], b: list[tuple[Any, ...] | None]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs of places with the same key, and how many nodes had a key that was not theirs alone."""
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for i, key in enumerate(b):
+        if key is not None:
+            places.setdefault(key, []).append(i)
+    first, second, seen = [], [], dict[tuple[Any, ...], int]()
+    for i, key in enumerate(a):
+        if key is None or key not in places:
+            continue
+        at = seen.get(key, 0)
+        seen[key] = at + 1
+        if at < len(places[key]):
+            first.append(i)
+            second.append(places[key][at])
+    again = sum(max(seen[key], len(places[key])) for key in seen if seen[key] > 1 or len(places[key]) > 1)
+    return np.array(first, np.int64), np.array(second, np.int64), again
+
+
+def _edges(
+    a: Graph, b: Graph, first: np.ndarray, second: np.ndarray, most: int
+) -> tuple[list[list[Any]], bool]:
+    """The edges between matched nodes that differ most, and whether by the influence along them."""
+    count = len(first)
+    known = all(np.isfinite(g.nodes["influence"]).any() for g in (a, b))
+    one, two = _between(a, first, known), _between(b, second, known)
+    keys, place = np.unique(np.concatenate([one[0], two[0]]), return_inverse=True)
+    flow, weight = np.zeros((2, len(keys))), np.zeros((2, len(keys)))
+    for side, (found, low) in enumerate(((one, 0), (two, len(one[0])))):
+        at = place[low : low + len(found[0])]
+        flow[side, at], weight[side, at] = found[1], found[2]
+    difference = np.abs(flow[0] - flow[1])
+    order = np.argsort(-difference, kind="stable")[:most]
+    order = order[difference[order] > 0]
+    targets, sources = np.divmod(keys[order], max(count, 1))
+    columns = [
+        first[targets],
+        first[sources],
+        second[targets],
+        second[sources],
+        weight[0, order],
+        weight[1, order],
+    ]
+    return [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)], known
+
+
+def _between(graph: Graph, nodes: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges between matched nodes: (target pair · count + source pair, signed flow, weight)."""
+    pair = np.full(len(graph), -1, np.int64)
+    pair[nodes] = np.arange(len(nodes))
+    rows = rows_of(graph.csr)
+    keep = np.flatnonzero((pair[rows] >= 0) & (pair[graph.indices] >= 0))
+    targets, sources = rows[keep], graph.indices[keep]
+    total = row_sums(graph.csr)
+    matter = (
+        np.nan_to_num(graph.nodes["influence"] + target_weights(graph.nodes))
+        if known
+        else np.ones(len(graph))
+    )
+    weights = graph.weights[keep].astype(np.float64)
+    flow = weights * (matter / np.where(total > 0, total, 1.0))[targets]
+    return pair[targets] * len(nodes) + pair[sources], flow, weights
+
+
+def _counted(a: Graph, b: Graph, first: np.ndarray) -> list[str]:
+    matched = np.bincount(a.nodes["kind"][first], minlength=len(KIND_NAMES))
+    lines = []
+    for kind, name in enumerate(KIND_NAMES):
+        sizes = [int((graph.nodes["kind"] == kind).sum()) for graph in (a, b)]
+        if any(sizes):
+            lines.append(f"{name}s: {int(matched[kind])} in both, of {sizes[0]} and {sizes[1]}.")
+    return lines

@@ -1,0 +1,84 @@
+"""Graphs as files to give away: our JSON, the native format, one HTML file. With the newest view in them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxinterp.core.errors import InputError
+from jaxinterp.graphs import FEATURE
+from jaxinterp.graphs.plain import plain
+from jaxinterp.viewer import saving
+from jaxinterp.viewer.compare import compare
+from jaxinterp.viewer.features import Dashboards
+from jaxinterp.viewer.library import Opened
+
+MOST_FEATURES = 400  # dashboards in an HTML file, those of the most influential features
+MOST_BYTES = 16 << 20  # of all of them
+
+FORMATS = ("json", "jigraph", "html")
+
+
+def exported(opened: Sequence[Opened], form: str, dashboards: Dashboards) -> bytes:
+    """The bytes of an export. An HTML file may hold several graphs, the other formats one.
+
+    Raises InputError: several graphs, too many links for JSON, an unknown format.
+    """
+    if form == "html":
+        return _page(opened, dashboards).encode()
+    if form not in FORMATS:
+        raise InputError(f"cannot export as {form!r}: expected one of {', '.join(FORMATS)}")
+    if len(opened) != 1:
+        raise InputError(
+            f"a .{form} file holds one graph, not {len(opened)}: export .html, or one after the other"
+        )
+    now = opened[0].current()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"graph.{form}"
+        saving.export(place, opened[0].graph, opened[0].names, now.view, now.revision)
+        return place.read_bytes()
+
+
+def _page(opened: Sequence[Opened], dashboards: Dashboards) -> str:
+    from jaxinterp.viewer.embed import Shown, page_html
+
+    shown = []
+    for one in opened:
+        now = one.current()
+        heads = {f"{target},{source}": found for (target, source), found in one.heads().items()}
+        shown.append(
+            Shown(
+                one.graph, one.path.name, now.view if now.saved_from != "none" else None, now.revision,
+                _features(one, dashboards, now.view["pinned"]), heads or None,
+            )
+        )  # fmt: skip
+    both = compare(shown[0].graph, shown[1].graph) if len(shown) > 1 else None
+    return page_html(shown, compare=both, title=shown[0].graph.prompt[:80] or "jaxinterp")
+
+
+def _features(opened: Opened, dashboards: Dashboards, pinned: Sequence[int]) -> dict[int, Any] | None:
+    """The dashboards of the pinned and the most influential features, as many as fit."""
+    source, graph = opened.features(dashboards), opened.graph
+    if source is None:
+        return None
+    features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
+    influence = np.nan_to_num(graph.nodes["influence"][features])
+    order = [*pinned, *features[np.argsort(-influence, kind="stable")].tolist()]
+    found: dict[int, Any] = {}
+    size = 0
+    for node in list(dict.fromkeys(order))[: MOST_FEATURES + len(pinned)]:
+        try:
+            record = source.record(graph, node)
+        except InputError:
+            continue  # damaged: the rest is as good
+        if record is not None:
+            size += len(json.dumps(plain(record)))
+            if size > MOST_BYTES:
+                break
+            found[node] = record
+    return found or None
