@@ -136,10 +136,10 @@ class Jobs:
                 raise Busy("the server is stopping")
             if alone and self._occupied():
                 raise Busy("the server is busy with another graph, try again later")
-            if len(self._queue) >= self.most:
-                raise Busy(
-                    f"{len(self._queue)} prompts are waiting already: try again when one of them is done"
-                )
+            if (
+                len(self._queue) - (self._running is None) >= self.most
+            ):  # where none runs, the first is about to
+                raise Busy(f"{self.most} prompts are waiting already: try again when one of them is done")
             name = self._next
             self._next += 1
             self._jobs[name] = _Job(work)

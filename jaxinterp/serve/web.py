@@ -19,7 +19,7 @@ from jaxinterp.viewer.messages import Answer, FileSlice, Refused, Request
 from jaxinterp.viewer.routes import SAFETY, App
 
 _CHUNK = 1 << 18
-_DRAINED, _PATIENCE = 16 << 20, 2.0  # bytes, seconds
+_DRAINED, _PATIENCE = 16 << 20, 0.5  # bytes, seconds
 
 
 @dataclass(frozen=True)
