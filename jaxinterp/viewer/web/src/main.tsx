@@ -9,4 +9,4 @@ const session = new Session(openSource());
 handle.session = session;
 render(<App session={session} />, document.getElementById("app")!);
 void session.start();
-window.addEventListener("beforeunload", () => void session.flush());
+window.addEventListener("beforeunload", () => session.leave());

@@ -106,7 +106,7 @@ describe("a bundle", () => {
   });
 
   it("refuses bytes that are no bundle", () => {
-    expect(() => readBundle(new TextEncoder().encode("<html>not a bundle</html>").buffer)).toThrow(/no graph bundle/);
+    expect(() => readBundle(new TextEncoder().encode("<html>not a bundle</html>").buffer as ArrayBuffer)).toThrow(/no graph bundle/);
   });
 
   it("names an array that is not there", () => {

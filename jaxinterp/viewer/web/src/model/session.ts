@@ -9,6 +9,8 @@ import { complete, EMPTY, setGroups, pin, type View } from "./view";
 
 export type SaveState = { kind: "clean" } | { kind: "changed" } | { kind: "saving" } | { kind: "saved"; where: string } | { kind: "failed"; why: string; local: boolean };
 
+type Write = (id: number, revision: number, view: View) => Promise<{ revision: number; where: string }>;
+
 export interface Filter {
   text: string;
   kinds: Set<number>;
@@ -226,23 +228,44 @@ export class Session {
     this.timer = window.setTimeout(() => void this.flush(), 500);
   }
 
-  /** Write what has changed now. */
+  /** Write what has changed now; ends when everything is written. */
   async flush(): Promise<void> {
     clearTimeout(this.timer);
-    if (this.saveState.value.kind !== "changed") return;
-    await this.write((id, revision, view) => this.source.autosave(id, revision, view));
+    if (this.saveState.value.kind === "changed") {
+      await this.write((id, revision, view) => this.source.autosave(id, revision, view), true);
+    } else await this.writing;
+  }
+
+  /** The window is closing: write; what has to wait for another write is kept in the browser. */
+  leave(): void {
+    if (this.busy && this.saveState.value.kind === "changed" && this.graph.value) this.keepLocally(this.graph.value, this.view.value);
+    else void this.flush();
   }
 
   /** Write the view into the graph's own file. */
   async save(): Promise<void> {
     clearTimeout(this.timer);
     if (this.source.mode !== "server") return this.say("A page without a server cannot save into the file: export it instead.", true);
-    await this.write((id, revision, view) => this.source.save(id, revision, view));
+    await this.write((id, revision, view) => this.source.save(id, revision, view), false);
     const state = this.saveState.value;
     if (state.kind === "saved") this.say(`Saved into ${this.graph.value?.header.file}.`, false);
   }
 
-  private async write(how: (id: number, revision: number, view: View) => Promise<{ revision: number; where: string }>): Promise<void> {
+  /** Writes follow each other: one that overtook another would look like another window's. */
+  private writing: Promise<void> = Promise.resolve();
+  private busy = false;
+
+  private write(how: Write, ifChanged: boolean): Promise<void> {
+    this.writing = this.writing.then(async () => {
+      if (ifChanged && this.saveState.value.kind !== "changed") return;
+      this.busy = true;
+      await this.writeNow(how);
+      this.busy = false;
+    });
+    return this.writing;
+  }
+
+  private async writeNow(how: Write): Promise<void> {
     const id = this.current.value;
     const graph = this.graph.value;
     if (id === null || !graph) return;
@@ -253,7 +276,7 @@ export class Session {
       const answer = await how(id, this.revision, view);
       if (this.current.value !== id) return;
       this.revision = answer.revision;
-      localStorage.removeItem(this.localKey(graph));
+      this.forgetLocally(graph);
       // What changed while this was on its way is written next.
       if (this.view.value === view) this.saveState.value = { kind: "saved", where: answer.where };
       else this.touch();
@@ -264,13 +287,7 @@ export class Session {
         this.conflict.value = Number(error.body.revision ?? this.revision);
         return;
       }
-      let local = false;
-      try {
-        localStorage.setItem(this.localKey(graph), JSON.stringify(view));
-        local = true;
-      } catch {
-        // no room or no permission: said below
-      }
+      const local = this.keepLocally(graph, view);
       this.saveState.value = { kind: "failed", why, local };
       if (first) this.say(`${why}. ${local ? "Your changes are kept in this browser." : "Your changes are only in this window."}`, true);
     }
@@ -296,6 +313,24 @@ export class Session {
 
   private localKey(graph: GraphData): string {
     return `jaxinterp:${graph.header.file}:${graph.header.slug}:${graph.n}`;
+  }
+
+  /** Whether there was room and permission. */
+  private keepLocally(graph: GraphData, view: View): boolean {
+    try {
+      localStorage.setItem(this.localKey(graph), JSON.stringify(view));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  private forgetLocally(graph: GraphData): void {
+    try {
+      localStorage.removeItem(this.localKey(graph));
+    } catch {
+      // no permission: there is nothing to forget
+    }
   }
 
   private localView(graph: GraphData): Partial<View> | null {

@@ -1,0 +1,183 @@
+"""Pins, groups, names and views: made with the mouse and the keyboard, kept through a crash of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jaxinterp.graphs import FEATURE, load_graph
+from tests import support
+from tests.viewer.browser.chromium import Page
+from tests.viewer.browser.flows import (
+    SESSION,
+    click_node,
+    free_nodes,
+    open_graph,
+    ready,
+    select,
+    settled,
+    view,
+)
+from tests.viewer.browser.served import Server
+from tests.viewer.synthetic import document, synthetic, write_json
+
+Window = Callable[..., Page]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_json(
+        tmp_path / "kept.json", document(synthetic(130, 900, layers=6, tokens=8, targets=4, seed=3))
+    )
+
+
+@pytest.fixture
+def server(file: Path) -> Iterator[Server]:
+    with Server(file) as found:
+        yield found
+
+
+def make_group(page: Page, name: str) -> list[int]:
+    """Mark two features, group them, name the group; its members."""
+    nodes = free_nodes(page, FEATURE)[:2]
+    for node in nodes:
+        click_node(page, node, modifiers=["Alt"])
+    page.wait(f"{SESSION}.marked.value.size === 2")
+    before = len(view(page)["groups"])
+    page.press("g")
+    page.wait(
+        f"{SESSION}.view.value.groups.some((g) => g.members.includes({nodes[0]}) && g.members.includes({nodes[1]}))"
+    )
+    assert len(view(page)["groups"]) >= before
+    old = next(g["name"] for g in view(page)["groups"] if nodes[0] in g["members"])
+    page.ask("type", text=name) if page.js("document.activeElement?.tagName === 'INPUT'") else None
+    if page.js("document.activeElement?.tagName === 'INPUT'"):
+        page.press("Enter")
+    if not page.js(f"{SESSION}.view.value.groups.some((g) => g.name === {json.dumps(name)})"):
+        page.js(f"{SESSION}.mark({nodes[0]}, false)")
+        raise AssertionError(f"the group {old!r} could not be named")
+    return nodes
+
+
+def test_pin_group_rename_undo_redo(window: Window, server: Server) -> None:
+    page = open_graph(window, server.url)
+    first = view(page)
+    node = next(i for i in free_nodes(page, FEATURE) if i not in first["pinned"])
+    click_node(page, node, modifiers=["Shift"])
+    page.wait(f"{SESSION}.view.value.pinned.includes({node})")
+    members = make_group(page, "my group")
+    after = view(page)
+    assert set(members) <= set(after["pinned"])
+    while page.js(f"{SESSION}.undoName.value") is not None:
+        page.click("[data-action=undo]")
+    undone = view(page)
+    assert (undone["pinned"], undone["groups"]) == (first["pinned"], first["groups"])
+    while page.js(f"{SESSION}.redoName.value") is not None:
+        page.click("[data-action=redo]")
+    again = view(page)
+    assert (again["pinned"], again["groups"]) == (after["pinned"], after["groups"])
+
+
+def test_everything_is_there_after_the_server_was_killed(window: Window, file: Path) -> None:
+    """Kept by autosave alone; then saved into the file, killed again: the same, and the file is still a graph."""
+    before = load_graph(file)
+    with Server(file) as server:
+        page = open_graph(window, server.url)
+        members = make_group(page, "über „Ölstadt“ <b>")
+        settled(page)
+        made = view(page)
+        server.kill()
+    assert file.with_name(file.name + ".view.json").exists()
+    with Server(file) as server:
+        page = open_graph(window, server.url)
+        assert kept(view(page)) == kept(made)
+        page.click("[data-action=save]")
+        settled(page, "file")
+        server.kill()
+    assert not file.with_name(file.name + ".view.json").exists()
+    with Server(file) as server:
+        page = open_graph(window, server.url)
+        assert kept(view(page)) == kept(made)
+    saved = json.loads(file.read_text())
+    assert isinstance(saved["qParams"]["pinnedIds"], list) and isinstance(
+        saved["qParams"]["supernodes"], list
+    )
+    names = [node["node_id"] for node in saved["nodes"]]
+    group = next(g for g in saved["qParams"]["supernodes"] if g[0] == "über „Ölstadt“ <b>")
+    assert len(group) == 1 + len(members) and set(group[1:]) <= set(names)
+    after = load_graph(file)
+    assert (after.nodes == before.nodes).all() or (after.nodes["kind"] == before.nodes["kind"]).all()
+    assert (after.weights == before.weights).all()
+
+
+def kept(now: dict) -> dict:
+    """What must survive of a view."""
+    return {
+        key: now[key] for key in ("pinned", "groups", "labels", "hidden", "positions", "clicked", "notes")
+    }
+
+
+def test_a_save_validates_against_the_schema(window: Window, server: Server, file: Path) -> None:
+    import jsonschema
+
+    schema = json.loads(support.shared("cases/graphs/schema/neuronpedia-graph-schema.json").read_text())
+    page = open_graph(window, server.url)
+    make_group(page, "one")
+    page.press("Control+s")
+    settled(page, "file")
+    jsonschema.validate(json.loads(file.read_text()), schema)
+
+
+def test_of_two_windows_neither_overwrites_the_other(window: Window, server: Server) -> None:
+    one = open_graph(window, server.url)
+    two = open_graph(window, server.url, expected=("409",))
+    node = free_nodes(one, FEATURE)[0]
+    for page in (one, two):
+        select(page, node)
+    one.press("p")
+    settled(one)
+    two.press("h")
+    two.wait(f"{SESSION}.conflict.value !== null")
+    dialog = two.text("dialog[open]")
+    assert "window" in dialog.lower()
+    before = view(one)["pinned"]
+    two.click("dialog[open] [data-action=take-theirs]")
+    two.wait(f"{SESSION}.conflict.value === null && {SESSION}.loading.value === null")
+    two.wait(
+        f"JSON.stringify({SESSION}.view.value.pinned) === {json.dumps(json.dumps(before, separators=(',', ':')))}"
+    )
+
+
+def test_a_read_only_folder(window: Window, file: Path) -> None:
+    """Changes stay in the browser, which says so, and are back the next time."""
+    os.chmod(file.parent, 0o555)
+    try:
+        with Server(file) as server:
+            page = open_graph(window, server.url, expected=("423",))
+            make_group(page, "kept here")
+            page.wait(f"{SESSION}.saveState.value.kind === 'failed'")
+            assert page.js(f"{SESSION}.saveState.value.local")
+            assert "browser" in page.js("document.body.innerText").lower()
+            made = view(page)
+            page.ask("reload")
+            ready(page)
+            assert kept(view(page)) == kept(made)
+        assert sorted(p.name for p in file.parent.iterdir()) == [file.name]
+    finally:
+        os.chmod(file.parent, 0o755)
+
+
+def test_a_server_that_is_gone_is_said_and_nothing_is_lost(window: Window, server: Server) -> None:
+    page = open_graph(
+        window, server.url, expected=("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+    )
+    server.kill()
+    node = free_nodes(page, FEATURE)[0]
+    select(page, node)
+    page.press("h")
+    page.wait(f"{SESSION}.saveState.value.kind === 'failed' && {SESSION}.saveState.value.local")
+    assert "server does not answer" in page.js("document.body.innerText")
