@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinterp.core.display import html
 from jaxinterp.graphs.build import Csr
 from jaxinterp.graphs.kinds import FEATURE, KIND_NAMES, TARGET
 from jaxinterp.graphs.order import row_sums
@@ -50,6 +51,9 @@ class Checks:
             f"CHECKS FAILED: THIS GRAPH IS NOT EXACT ({figures}; tolerance {self.tolerance:.0e}; "
             f"worst: {self.worst_name or 'replacement logits'})"
         )
+
+    def _repr_html_(self) -> str | None:
+        return html("checks", self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinterp.core.display import html
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.build import Csr, rows_of, select
 from jaxinterp.graphs.checks import Checks, check
@@ -54,6 +55,9 @@ class Graph:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {n}" for name, n in self.counts().items() if n)
         return f"Graph({self.prompt!r}: {counts}; edges {len(self.weights)})"
+
+    def _repr_html_(self) -> str | None:
+        return html("graph", self)
 
     @property
     def csr(self) -> Csr:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinterp.core.display import html
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.kinds import EMBEDDING, FEATURE, TARGET
@@ -52,6 +53,9 @@ class Preview:
     def supernodes(self) -> tuple[Supernode, ...]:
         """What `with_supernodes` takes."""
         return tuple(proposal.supernode for proposal in self.proposals)
+
+    def _repr_html_(self) -> str | None:
+        return html("preview", self)
 
     def __str__(self) -> str:
         lines = []

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from jaxinterp.core.display import html
 from jaxinterp.graphs.build import Csr
 from jaxinterp.graphs.influence import Flow, divisors
 from jaxinterp.graphs.kinds import BIAS, EMBEDDING, ERROR, FEATURE, TARGET
@@ -62,6 +63,9 @@ class Scores:
     replacement_with_left_out: float | None = None
     completeness_with_left_out: float | None = None
     pruned: PrunedScores | None = None
+
+    def _repr_html_(self) -> str | None:
+        return html("scores", self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

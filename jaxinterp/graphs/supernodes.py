@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinterp.core.display import html
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs.graph import Graph
 from jaxinterp.graphs.ids import graph_ids
@@ -54,6 +55,9 @@ class SupernodeGraph:
         values = self.weights[targets, sources]
         order = np.argsort(-np.abs(values), kind="stable")
         return [(int(targets[i]), int(sources[i]), float(values[i])) for i in order]
+
+    def _repr_html_(self) -> str | None:
+        return html("supernodes", self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; unknown activations are null."""
