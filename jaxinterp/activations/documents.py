@@ -91,7 +91,8 @@ def packed(corpus: Corpus, config: TextConfig, seed: int) -> Source:
             order[here] = Permutation(count, seed, int(epoch))(numbers[here] % count)
         return cut(corpus, order, length)
 
-    return Source(batch, config.batch * length, config.limit)
+    sequences = min(count, config.limit * config.batch or count)
+    return Source(batch, config.batch * length, config.limit, sequences, True)
 
 
 def cut(corpus: Corpus, sequences: np.ndarray, length: int) -> Batch:

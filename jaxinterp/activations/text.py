@@ -69,11 +69,15 @@ class Source(NamedTuple):
     """Text: ``batch(index)`` is a pure function; every batch has ``tokens`` tokens.
 
     ``limit`` is how many different batches there are, 0 for no limit: ``batch(i) == batch(i + limit)``.
+    ``sequences`` is how many different sequences come before they come again, 0 where there is no end. With
+    ``documents`` segments are the numbers of documents in a file.
     """
 
     batch: Callable[[int], Batch]
     tokens: int
     limit: int = 0
+    sequences: int = 0
+    documents: bool = False
 
 
 def plain(tokens: np.ndarray, use: np.ndarray | None = None) -> Batch:
@@ -101,6 +105,7 @@ def make_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Sou
             f"text: sequences of {config.length} tokens are longer than the model's context of "
             f"{model.config.context}"
         )
+    sequences = 0
     if config.source == SAMPLED:
         if not isinstance(model, Model):
             raise InputError(
@@ -114,11 +119,13 @@ def make_source(config: TextConfig, model: Model | FlaxSource, seed: int) -> Sou
 
         return document_source(config, model, seed)
     elif config.source.endswith((".txt", ".npy")):
-        batch = _from_ids(config, model, seed, _read_ids(config, model))
+        batch, sequences = _from_ids(config, model, seed, _read_ids(config, model))
     else:
         batch = _from_function(config, model, seed)
     size = config.batch * config.length
-    return Source(_limited(batch, config.limit) if config.limit else batch, size, config.limit)
+    if config.limit:
+        sequences = min(sequences or config.limit * config.batch, config.limit * config.batch)
+    return Source(_limited(batch, config.limit) if config.limit else batch, size, config.limit, sequences)
 
 
 def _has_documents(source: str) -> bool:
@@ -173,8 +180,10 @@ def _read_ids(config: TextConfig, model: Model | FlaxSource) -> np.ndarray:
     return ids
 
 
-def _from_ids(config: TextConfig, model: Model | FlaxSource, seed: int, ids: np.ndarray) -> Batches:
-    """Rows cut from a stream of ids (or given rows), in an order that is reshuffled every pass."""
+def _from_ids(
+    config: TextConfig, model: Model | FlaxSource, seed: int, ids: np.ndarray
+) -> tuple[Batches, int]:
+    """Rows cut from a stream of ids (or given rows), in an order that is reshuffled every pass; and how many."""
     first = beginning(config, model)
     body = config.length - (first is not None)
     if ids.ndim == 1:
@@ -195,7 +204,7 @@ def _from_ids(config: TextConfig, model: Model | FlaxSource, seed: int, ids: np.
             tokens = np.concatenate([np.full((len(tokens), 1), first, np.int32), tokens], axis=1)
         return plain(tokens)
 
-    return batch
+    return batch, len(rows)
 
 
 def look_up(
