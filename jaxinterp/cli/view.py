@@ -21,6 +21,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from jaxinterp.cli.view_live import live, live_options
 from jaxinterp.core.errors import InputError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,13 +46,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="write .html (one file that needs nothing), .json or .jigraph, and end",
     )
-    sub.add_argument("--model", help="live mode: trace prompts with this model, as for trace")
-    sub.add_argument("--dictionary", action="append", help="live mode: its dictionary, as for trace")
-    sub.add_argument("--tokenizer", help="live mode: as for trace")
-    sub.add_argument(
-        "--keep", metavar="FOLDER", help="live mode: where traced graphs stay (default: gone at the end)"
-    )
     sub.add_argument("--json", action="store_true", help="print address and files as one line of JSON")
+    live_options(sub)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,8 +66,6 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"{' '.join(options.paths)}: no .json or .jigraph file is there")
     anyone = _anyone(options)
     if options.model is not None:
-        from jaxinterp.cli.view_live import live
-
         return live(options, library, dashboards, anyone=anyone, announce=announce, address=address)
     if len(library.entries) == 1:
         error = library.listed()[0]["error"]

@@ -2,3 +2,7 @@
 
 Needs the extra ``serve`` (starlette, uvicorn); the viewer itself imports nothing of this.
 """
+
+from jaxinterp.serve.starting import serve_live
+
+__all__ = ["serve_live"]

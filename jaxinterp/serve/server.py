@@ -1,4 +1,4 @@
-"""Starting and ending the live server: a socket of our own, Uvicorn, and a worker that is told to stop at once."""
+"""Uvicorn on a socket that listens already, and a worker that is told to stop at once."""
 
 from __future__ import annotations
 
@@ -11,32 +11,11 @@ from types import FrameType
 
 import uvicorn
 
-from jaxinterp.core.errors import InputError
 from jaxinterp.serve.jobs import Jobs
 from jaxinterp.serve.web import application
 from jaxinterp.viewer.routes import App
 
 GRACE = 0.5  # seconds for work and for connections to end
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on a port of this machine; port 0 takes a free one.
-
-    Raises:
-      InputError: the port is in use or not ours to take, or there is no such address here.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":  # there it would let two programs share the port
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(128)
-    except (OSError, OverflowError) as error:
-        found.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot listen on {host} port {port}: {why}; give another with --port") from error
-    return found
 
 
 class Server(uvicorn.Server):

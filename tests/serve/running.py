@@ -15,10 +15,11 @@ import jaxinterp as ji
 from jaxinterp.serve.jobs import Jobs, Report
 from jaxinterp.serve.live import Live
 from jaxinterp.serve.neuronpedia import GraphServer, Settings
-from jaxinterp.serve.server import Server, listen
+from jaxinterp.serve.server import Server
 from jaxinterp.serve.tracer import Asked, Tracer
 from jaxinterp.viewer.library import Library
-from jaxinterp.viewer.routes import App
+from jaxinterp.viewer.pages import viewer_app
+from jaxinterp.viewer.server import listen
 
 TOKEN = "a-token-of-the-tests"
 PROMPT = "emma stewart met paul reed , paul reed met emma"
@@ -124,14 +125,14 @@ def running(
     """Serve pocket until the end of the block."""
     tracer = Held(ji.load_model("pocket"), ji.load_dictionary("pocket"), target_files=target_files)
     jobs, library, listening = Jobs(most=2), Library(), listen("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    app = App(token=TOKEN, port=port)
+    port = listening.port
+    app = viewer_app(library, token=TOKEN, port=port, live=True)
     Live(tracer, jobs, folder, library.add, model="pocket", dictionary="pocket").add(app)
     GraphServer(tracer, jobs, Settings(("pocket",), scan="pocket-4l", source_set="clt", secret=secret)).add(
         app
     )
     server = Server(app, jobs)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening.socket]}, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
@@ -141,4 +142,5 @@ def running(
     finally:
         server.stop()
         thread.join(10)
+        listening.server_close()
         assert jobs.close(10) and not thread.is_alive()
