@@ -34,7 +34,8 @@ class Server:
         ]
         words += ["--no-browser"]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
         self.started = time.time()
         self.process = subprocess.Popen(
             words,
