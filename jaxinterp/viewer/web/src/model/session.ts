@@ -52,6 +52,9 @@ export class Session {
   readonly other = signal<{ id: number; graph: GraphData; comparison: Comparison } | null>(null);
 
   readonly clicked = computed(() => this.view.value.clicked);
+  /** Parts of the view by themselves: a click leaves them as they are, and what depends on them alone stays too. */
+  private readonly hidden = computed(() => this.view.value.hidden);
+  private readonly ownLabels = computed(() => this.view.value.labels);
 
   /** 1 for nodes that the filter and the user's hiding let through. */
   readonly shown = computed<Uint8Array>(() => {
@@ -73,7 +76,7 @@ export class Session {
       }
       mask[i] = 1;
     }
-    for (const i of this.view.value.hidden) mask[i] = 0;
+    for (const i of this.hidden.value) mask[i] = 0;
     return mask;
   });
 
@@ -83,7 +86,7 @@ export class Session {
     const mask = this.shown.value;
     let all = 0;
     for (let i = 0; i < mask.length; i++) all += mask[i] ? 0 : 1;
-    const byHand = this.view.value.hidden.length;
+    const byHand = this.hidden.value.length;
     return { all: graph ? all : 0, byHand, byFilter: graph ? all - byHand : 0 };
   });
 
@@ -95,7 +98,7 @@ export class Session {
 
   /** The user's label of a node, else the file's, else "". */
   label(node: number): string {
-    return this.view.value.labels[String(node)] ?? this.graph.value?.header.labels[String(node)] ?? "";
+    return this.ownLabels.value[String(node)] ?? this.graph.value?.header.labels[String(node)] ?? "";
   }
 
   /** What to call a node: its label, else what and where it is. */
