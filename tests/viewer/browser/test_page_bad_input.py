@@ -39,6 +39,17 @@ def spoilt(**parts: Any) -> dict[str, Any]:
     return {**found, **parts}
 
 
+def collided(plain: dict[str, Any]) -> dict[str, Any]:
+    """The document with a feature of layer 0 that has the id of an error node, as circuit-tracer gives it."""
+    one = next(node for node in plain["nodes"] if node["layer"] == "0" and node["feature"] != -1)
+    old, new = one["node_id"], f"0_2_{one['ctx_idx']}"
+    assert any(node["node_id"] == new and node["layer"] == "2" for node in plain["nodes"])
+    named = [{**node, "node_id": new} if node is one else node for node in plain["nodes"]]
+    links = [{**link, "source": new} if link["source"] == old else link for link in plain["links"]]
+    links = [{**link, "target": new} if link["target"] == old else link for link in links]
+    return {**plain, "nodes": named, "links": links}
+
+
 def write_all(folder: Path) -> None:
     """One file for every sort of trouble."""
     plain = document(synthetic(60, 300, layers=4, tokens=6, targets=3, seed=5))
@@ -62,11 +73,10 @@ def write_all(folder: Path) -> None:
     synthetic(40, 120, layers=1, tokens=5, targets=2).save(folder / "flat.jigraph")
     synthetic(40, 0, layers=3, tokens=5, targets=2).save(folder / "unlinked.jigraph")
     synthetic(260, 1200, layers=6, tokens=150, targets=3).save(folder / "long.jigraph")
+    write_json(folder / "twice.json", collided(plain))
     twin = plain["nodes"][features[0]]["node_id"]
-    write_json(
-        folder / "twice.json",
-        spoilt(nodes=nodes(lambda i, node: {**node, "node_id": twin} if i == features[1] else node)),
-    )
+    same = nodes(lambda i, node: {**node, "node_id": twin} if i == features[1] else node)
+    write_json(folder / "same.json", spoilt(nodes=same))
     loose = [{"source": "0_99999_1", "target": plain["nodes"][-1]["node_id"], "weight": 1.0}] * 3
     write_json(folder / "loose.json", spoilt(links=plain["links"] + loose))
     (folder / "broken.json").write_text(json.dumps(plain)[:5000])
@@ -148,10 +158,25 @@ def test_broken_files_are_in_the_list_with_one_line_each(window: Window, server:
     assert "Traceback" not in server.complaints()
 
 
+def test_what_is_found_broken_when_opened_is_said_and_the_page_goes_on(
+    window: Window, server: Server
+) -> None:
+    page = ready(window(server.url, expected=("400",)))
+    before = page.js(f"{SESSION}.current.value")
+    entry = next(f for f in page.js(f"{SESSION}.files.value") if f["file"] == "same.json")
+    page.click("[data-action=files]")
+    page.click(f"[data-file='{entry['id']}']")
+    page.wait(f"{SESSION}.message.value?.error === true")
+    assert "names two different nodes" in page.js("document.body.innerText")
+    assert page.js(f"{SESSION}.current.value") == before
+    select(page, free_nodes(page)[0])
+
+
 def test_a_folder_without_a_usable_graph(window: Window, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "empty.json").write_text("")
     with Server(tmp_path) as server:
         page = window(server.url)
-        page.wait(f"{SESSION}?.files.value.length === 1 && {SESSION}.loading.value === null")
+        page.wait(f"{SESSION}?.files.value.length === 2 && {SESSION}.loading.value === null")
         line = page.js(f"{SESSION}.files.value[0].error")
         page.wait(f"document.body.innerText.includes({json.dumps(line)})")

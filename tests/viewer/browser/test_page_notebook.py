@@ -25,12 +25,15 @@ def test_a_sandboxed_frame_draws_and_answers_clicks(window: Callable[..., Page],
     assert page.count("iframe") == 1 and page.text("#after") == "after"
     assert page.js(f"{GRAPH}.n", frame=1) == len(example)
     assert page.js(f"{SESSION}.label(0)", frame=1) == HTML
-    box = page.js("(() => { const r = document.querySelector('iframe').getBoundingClientRect(); return [r.x, r.y]; })()")
+    box = page.js(
+        "(() => { const r = document.querySelector('iframe').getBoundingClientRect(); return [r.x, r.y]; })()"
+    )
     # The first feature that is drawn away from everything else.
     code = (
         f"(() => {{ const g = {GRAPH}; const at = [...Array(g.n).keys()].map((i) => window.jaxinterp.places.graph(i));"
         " for (let i = 0; i < g.n; i++) if (g.kind[i] === %d && at[i] && at.every((o, j) => j === i || !o ||"
-        " Math.hypot(o[0] - at[i][0], o[1] - at[i][1]) > 13)) return [i, ...at[i]]; return null; })()" % FEATURE  # noqa: UP031
+        " Math.hypot(o[0] - at[i][0], o[1] - at[i][1]) > 13)) return [i, ...at[i]]; return null; })()"
+        % FEATURE
     )
     node, x, y = page.js(code, frame=1)
     page.mouse((box[0] + x, box[1] + y))
