@@ -14,7 +14,7 @@ import type { Session } from "./model/session";
 import { EdgesPane } from "./panes/edges";
 import { FeaturePane } from "./panes/feature";
 import { GraphPane, GraphTools } from "./panes/graph";
-import { SubgraphPane } from "./panes/subgraph";
+import { SubgraphPane, SubgraphTools } from "./panes/subgraph";
 
 export interface PaneProps {
   session: Session;
@@ -31,7 +31,7 @@ export interface Pane {
 const PANES: Pane[] = [
   { id: "graph", title: "Graph", view: GraphPane, tools: GraphTools },
   { id: "edges", title: "Inputs and outputs", view: EdgesPane },
-  { id: "subgraph", title: "Subgraph", view: SubgraphPane },
+  { id: "subgraph", title: "Subgraph", view: SubgraphPane, tools: SubgraphTools },
   { id: "feature", title: "Node", view: FeaturePane },
 ];
 

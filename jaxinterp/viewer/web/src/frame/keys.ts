@@ -4,6 +4,7 @@ import { group, hide } from "../model/view";
 import type { Session } from "../model/session";
 import { camera } from "../panes/graph/camera";
 import { neighbour, strongestInput, strongestOutput, type Direction } from "../panes/graph/neighbours";
+import { groupMarked } from "../panes/subgraph/actions";
 import { helpOpen } from "./help";
 import { togglePin } from "./pins";
 import { toggleTheme } from "./theme";
@@ -113,14 +114,6 @@ function escape(session: Session): boolean {
   if (session.message.value) return done(() => (session.message.value = null));
   if (session.clicked.value !== null) return done(() => session.click(null));
   return false;
-}
-
-function groupMarked(session: Session): void {
-  const nodes = [...session.marked.value].sort((a, b) => a - b);
-  if (!nodes.length) return session.say("Mark nodes first: m, alt click, or drag a rectangle with shift.", false);
-  const label = nodes.map((node) => session.label(node)).find(Boolean);
-  session.change("group", (view) => group(view, label || `group ${view.groups.length + 1}`, nodes));
-  session.marked.value = new Set();
 }
 
 function hideMarked(session: Session): void {

@@ -80,7 +80,7 @@ function nodeName(graph: GraphData, node: number, label: (node: number) => strin
   const own = label(node);
   const kind = graph.kind[node]!;
   if (kind === TARGET) return (own || graph.place(node)).replace(/\s*\(p ?= ?[\d.e-]+\)\s*$/i, "");
-  if (kind === EMBEDDING && (!own || own === graph.header.labels[String(node)])) return `“${visible(graph.tokens[graph.position[node]!] ?? "")}”`;
+  if (kind === EMBEDDING && (!own || own === graph.header.labels[String(node)])) return tokenOf(graph, graph.position[node]!);
   return own || graph.place(node);
 }
 
@@ -106,6 +106,9 @@ function groupNote(graph: GraphData, b: Box): string {
   const low = Math.min(...layers);
   const high = Math.max(...layers);
   const places = [...new Set(b.members.map((i) => graph.position[i]!))];
+  const alone = places.length === 1 ? tokenOf(graph, places[0]!) : `${places.length} tokens`;
+  // Names made from layers say it already.
+  if (/^layers? \d/.test(b.name)) return `${b.members.length} nodes`;
   const level = b.kind === EMBEDDING ? "tokens" : b.kind === TARGET ? "targets" : low === high ? `L${low}` : `L${low}–${high}`;
-  return `${level} · ${places.length === 1 ? tokenOf(graph, places[0]!) : `${places.length} tokens`}`;
+  return `${level} · ${alone}`;
 }

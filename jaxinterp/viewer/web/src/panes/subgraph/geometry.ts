@@ -3,19 +3,22 @@
 import { EMBEDDING, TARGET } from "../../model/bundle";
 import type { Box } from "./boxes";
 import { arrange, type Arrangement, type Item } from "./layout";
-import { textWidth, wrap } from "./text";
+import { cut, textWidth, wrap } from "./text";
 import type { BoxEdge } from "./weights";
 
 export const NAME_SIZE = 13;
 export const NOTE_SIZE = 11;
 const LINE = 17;
 const WIDEST = 158;
+const WIDEST_LINE = 210;
 const GLYPH = 15;
 export const MOST_GLYPHS = 10;
 
 export interface Shape {
   box: Box;
   lines: string[];
+  /** Name and note stand in one line. */
+  compact: boolean;
   width: number;
   height: number;
   /** Middle. */
@@ -52,34 +55,41 @@ export function noteFont(font: string): string {
   return `400 ${NOTE_SIZE}px ${font}`;
 }
 
-/** A box with its lines of text and its size. */
-export function shapeOf(box: Box, font: string): Shape {
-  const lines = wrap(box.name, WIDEST, nameFont(font), 2);
+/** A box with its lines of text and its size. compact: in one line, for panes that are wide and low. */
+export function shapeOf(box: Box, font: string, compact = false): Shape {
+  const lines = compact ? [cut(box.name, WIDEST_LINE, nameFont(font))] : wrap(box.name, WIDEST, nameFont(font), 2);
   const name = Math.max(...lines.map((line) => textWidth(line, nameFont(font)))) + (box.group ? 0 : GLYPH);
-  const note = box.note ? Math.min(WIDEST, textWidth(box.note, noteFont(font))) + (box.group ? Math.min(box.members.length, MOST_GLYPHS) * 8 + 22 : 0) : 0;
+  const glyphs = box.group ? Math.min(box.members.length, MOST_GLYPHS) * 8 + 22 : 0;
   const small = box.kind === EMBEDDING && !box.group;
+  const note = small || !box.note ? 0 : Math.min(WIDEST, textWidth(box.note, noteFont(font))) + glyphs;
   return {
     box,
     lines,
-    width: Math.ceil(Math.max(54, name, small ? 0 : note) + 20),
-    height: 12 + lines.length * LINE + (small || !box.note ? 0 : 15) + (Number.isFinite(box.share) ? 3 : 0),
+    compact,
+    width: Math.ceil(Math.max(54, compact ? name + (note ? note + 8 : 0) : Math.max(name, note)) + 20),
+    height: (compact ? 9 : 12) + lines.length * LINE + (note && !compact ? 15 : 0) + (barred(box) ? 3 : 0),
     x: 0,
     y: 0,
     placed: false,
   };
 }
 
+/** Whether a box has a bar for its share of influence. */
+export const barred = (box: Box): boolean => box.kind !== TARGET && Number.isFinite(box.share);
+
 const SCALES = [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
-const SHEET = { width: 1000, height: 625 };
+const AREA = 1000 * 560;
 
 /** Everything in its place: hand-placed boxes where they were put, others by the automatic layout. */
-export function draw(boxes: readonly Box[], drawn: readonly BoxEdge[], positions: Readonly<Record<string, readonly [number, number]>>, font: string): Drawing {
-  const shapes = boxes.map((box) => shapeOf(box, font));
+export function draw(boxes: readonly Box[], drawn: readonly BoxEdge[], positions: Readonly<Record<string, readonly [number, number]>>, font: string, aspect = 1.6): Drawing {
+  const compact = aspect >= 2;
+  const shapes = boxes.map((box) => shapeOf(box, font, compact));
   const items: Item[] = shapes.map(({ box, width, height }) => ({ width, height, level: box.level, position: box.position, band: box.kind === EMBEDDING || box.level < 0 ? 0 : box.kind === TARGET ? 2 : 1 }));
-  const plan = arrange(items, drawn);
+  const plan = arrange(items, drawn, aspect, compact ? 32 : 46);
+  const base = { width: Math.sqrt(AREA * aspect), height: Math.sqrt(AREA / aspect) };
   // The sheet grows in steps, so that one box more does not move those placed by hand.
-  const scale = SCALES.find((s) => plan.width <= SHEET.width * s && plan.height <= SHEET.height * s) ?? Math.max(plan.width / SHEET.width, plan.height / SHEET.height);
-  const sheet = { width: SHEET.width * scale, height: SHEET.height * scale };
+  const scale = SCALES.find((s) => plan.width <= base.width * s && plan.height <= base.height * s) ?? Math.max(plan.width / base.width, plan.height / base.height);
+  const sheet = { width: base.width * scale, height: base.height * scale };
   const dx = (sheet.width - plan.width) / 2;
   const dy = (sheet.height - plan.height) / 2;
   shapes.forEach((shape, i) => {
@@ -103,7 +113,7 @@ export function redraw(drawing: Drawing, shapes: Shape[]): Drawing {
 }
 
 function boundsOf(shapes: readonly Shape[], plan: Arrangement, dx: number): Drawing["bounds"] {
-  if (!shapes.length) return { x: 0, y: 0, width: SHEET.width, height: SHEET.height };
+  if (!shapes.length) return { x: 0, y: 0, width: 600, height: 400 };
   const lanes = [...plan.routes.values()].flat().map((p) => p.x + dx);
   const left = Math.min(...shapes.map((s) => s.x - s.width / 2), ...lanes.map((x) => x - 4));
   const right = Math.max(...shapes.map((s) => s.x + s.width / 2), ...lanes.map((x) => x + 4));

@@ -31,7 +31,7 @@ export interface Arrangement {
 const GAP = 22;
 const LANE = 12;
 const STRONG = 0.02;
-const MOST_LANES = 80;
+const MOST_LANES = 100;
 
 interface Row {
   items: number[];
@@ -62,8 +62,8 @@ export function rowsOf(items: readonly Item[], ties: readonly Tie[], limit: numb
   return rows;
 }
 
-/** Places for items; aspect: wished width over height. */
-export function arrange(items: readonly Item[], ties: readonly Tie[], aspect = 1.6): Arrangement {
+/** Places for items; aspect: wished width over height; least: room between two rows at least. */
+export function arrange(items: readonly Item[], ties: readonly Tie[], aspect = 1.6, least = 46): Arrangement {
   const n = items.length;
   if (!n) return { x: [], y: [], width: 0, height: 0, routes: new Map() };
   const area = items.reduce((sum, item) => sum + (item.width + GAP) * (item.height + 70), 0);
@@ -78,8 +78,8 @@ export function arrange(items: readonly Item[], ties: readonly Tie[], aspect = 1
   const column = items.map((item) => used.indexOf(Math.round(item.position)));
   const wide = used.map((_, c) => Math.max(...rows.map((row) => row.items.reduce((sum, i) => sum + (column[i] === c ? items[i]!.width + GAP : 0), 0))));
   const sum = wide.reduce((a, b) => a + b, 0);
-  const wished = Math.min(limit, Math.max(sum * 0.6, rows.reduce((h, row) => h + row.height + 52, 0) * aspect));
-  const stretch = Math.min(sum > limit ? 1 : 1.7, wished / sum);
+  const wished = Math.min(limit, Math.max(sum * 0.6, rows.reduce((h, row) => h + row.height + least + 4, 0) * aspect));
+  const stretch = Math.min(sum > limit ? 1 : 2.2, wished / sum);
   const centre: number[] = [];
   let edge = 0;
   for (const w of wide) {
@@ -117,7 +117,7 @@ export function arrange(items: readonly Item[], ties: readonly Tie[], aspect = 1
   }
 
   const lanes = lead(items, ties, rows, rowOf, x);
-  return finish(items, rows, x, lanes, ties, aspect);
+  return finish(items, rows, x, lanes, aspect, least);
 }
 
 interface Lane {
@@ -126,12 +126,12 @@ interface Lane {
   x: number;
 }
 
-/** Lanes for strong ties that pass rows, and the items moved apart for them. */
+/** Lanes for ties that pass rows, the strongest first, and the items moved apart for them. */
 function lead(items: readonly Item[], ties: readonly Tie[], rows: Row[], rowOf: number[], x: number[]): Lane[] {
   const lanes: Lane[] = [];
   const long = ties
     .map((tie, at) => ({ ...tie, at }))
-    .filter((t) => Math.abs(t.weight) >= STRONG && Math.abs(rowOf[t.source]! - rowOf[t.target]!) > 1)
+    .filter((t) => Math.abs(rowOf[t.source]! - rowOf[t.target]!) > 1)
     .sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
   for (const { source, target, at } of long) {
     if (lanes.length >= MOST_LANES) break;
@@ -178,7 +178,7 @@ function lead(items: readonly Item[], ties: readonly Tie[], rows: Row[], rowOf: 
   return lanes;
 }
 
-function finish(items: readonly Item[], rows: Row[], x: number[], lanes: Lane[], ties: readonly Tie[], aspect: number): Arrangement {
+function finish(items: readonly Item[], rows: Row[], x: number[], lanes: Lane[], aspect: number, least: number): Arrangement {
   let left = Infinity;
   let right = -Infinity;
   items.forEach((item, i) => {
@@ -191,7 +191,7 @@ function finish(items: readonly Item[], rows: Row[], x: number[], lanes: Lane[],
   }
   const width = right - left;
   const solid = rows.reduce((sum, row) => sum + row.height, 0);
-  const between = rows.length > 1 ? Math.max(46, Math.min(96, (width / aspect - solid) / (rows.length - 1))) : 0;
+  const between = rows.length > 1 ? Math.max(least, Math.min(96, (width / aspect - solid) / (rows.length - 1))) : 0;
   const height = solid + between * (rows.length - 1);
   const y = new Array<number>(items.length).fill(0);
   const tops: number[] = [];
@@ -207,6 +207,5 @@ function finish(items: readonly Item[], rows: Row[], x: number[], lanes: Lane[],
     route.push({ x: lane.x - left, top: tops[lane.row]!, bottom: tops[lane.row]! + rows[lane.row]!.height });
     routes.set(lane.tie, route);
   }
-  void ties;
   return { x: x.map((at) => at - left), y, width, height, routes };
 }
