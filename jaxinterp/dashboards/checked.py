@@ -69,17 +69,14 @@ def inflate(data: bytes, where: str) -> bytes:
       InputError: it is none of these, cut off, or larger.
     """
     # 47: zlib finds out by itself whether it is gzip or zlib.
-    ways = (47,) if data[:2] == b"\x1f\x8b" or data[:1] == b"\x78" else (-15,)
-    for way in ways:
-        packed = zlib.decompressobj(way)
-        try:
-            plain = packed.decompress(data, MOST)
-        except zlib.error as error:
-            raise InputError(f"{where} is damaged: {error}") from error
-        if not packed.eof:
-            raise InputError(f"{where} is cut off, or larger than {MOST} bytes")
-        return plain
-    raise AssertionError
+    packed = zlib.decompressobj(47 if data[:2] == b"\x1f\x8b" or data[:1] == b"\x78" else -15)
+    try:
+        plain = packed.decompress(data, MOST)
+    except zlib.error as error:
+        raise InputError(f"{where} is damaged: {error}") from error
+    if not packed.eof:
+        raise InputError(f"{where} is cut off, or larger than {MOST} bytes")
+    return plain
 
 
 def parse(data: bytes, where: str) -> Any:
@@ -101,9 +98,9 @@ def load(path: Path) -> Any:
 def lines(path: Path) -> list[Any]:
     """The JSON values of a file of lines, gzipped or not."""
     try:
-        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as stream:
-            data = stream.read(MOST + 1)
+        with path.open("rb") as stream:
+            packed: Any = gzip.GzipFile(fileobj=stream) if path.suffix == ".gz" else stream
+            data = packed.read(MOST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if len(data) > MOST:

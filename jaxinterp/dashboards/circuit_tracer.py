@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,9 @@ def _layer(one: Any, folder: Path, number: int) -> tuple[Path, list[int]] | None
         return None
     if not isinstance(name, str) or Path(name).name != name or name in (".", ".."):
         raise InputError(f"{where}: filename {name!r} is no plain name")
-    good = isinstance(offsets, list) and all(type(n) is int and n >= 0 for n in offsets)
-    if not good or any(a > b for a, b in zip(offsets, offsets[1:], strict=False)):
+    if not isinstance(offsets, list) or not all(type(n) is int and n >= 0 for n in offsets):
+        raise InputError(f"{where}: offsets are no whole numbers")
+    if any(a > b for a, b in pairwise(offsets)):
         raise InputError(f"{where}: offsets do not ascend")
     return folder / name, offsets
 

@@ -47,7 +47,7 @@ def quantiles(counts: np.ndarray, largest: float) -> list[float] | None:
 
 
 def shown(counts: np.ndarray) -> dict[str, Any] | None:
-    """What a record has: at most 40 bins from the first that is not empty, 16 or a half, a quarter … of them an octave."""
+    """What a record has: at most 40 bins from the first that is not empty; 16, 8, 4 … of them an octave."""
     filled = np.flatnonzero(counts)
     if not filled.size:
         return None
