@@ -1,6 +1,6 @@
 // Keys that work everywhere in the page, except where text is typed. Panes add none of their own for the same letters.
 
-import { group, hide } from "../model/view";
+import { hide } from "../model/view";
 import type { Session } from "../model/session";
 import { camera } from "../panes/graph/camera";
 import { neighbour, strongestInput, strongestOutput, type Direction } from "../panes/graph/neighbours";
