@@ -191,7 +191,7 @@ def _write_source(
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
     who = {"creatorId": creator, "visibility": "PUBLIC"}
-    lines = {
+    lines: dict[str, dict[str, Any]] = {
         "release": {"name": release, "description": release, "creatorName": creator, **who},
         "model": {"id": model, "instruct": False, "displayName": model, "displayNameShort": model, **who},
         "sourceset": {

@@ -6,6 +6,7 @@ are read.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from jaxinterp.core.errors import InputError
@@ -38,7 +39,7 @@ def read(
     record |= {
         "label": checked.text(given.get("vectorLabel")),
         "frequency": checked.number(given.get("frac_nonzero")),
-        "max_activation": max(peaks, default=largest) if not largest else largest,
+        "max_activation": largest if largest else max(peaks, default=largest),
         "histogram": _histogram(given, where),
         "examples": groups,
         "top_logits": _logits(given, "pos", where),
@@ -90,13 +91,9 @@ def _histogram(given: dict[str, Any], where: str) -> dict[str, Any] | None:
     """From bars around given values: edges lie half-way between them."""
     heights = checked.numbers(given.get("freq_hist_data_bar_heights"), where, "freq_hist_data_bar_heights")
     middles = checked.numbers(given.get("freq_hist_data_bar_values"), where, "freq_hist_data_bar_values")
-    if (
-        not heights
-        or len(heights) != len(middles)
-        or any(a >= b for a, b in zip(middles, middles[1:], strict=False))
-    ):
+    if not heights or len(heights) != len(middles) or any(a >= b for a, b in pairwise(middles)):
         return None
-    inner = [(a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)]
+    inner = [(a + b) / 2 for a, b in pairwise(middles)]
     half = inner[0] - middles[0] if inner else max(abs(middles[0]), 1.0) / 2
     last = middles[-1] + (middles[-1] - inner[-1] if inner else half)
     return {"edges": [middles[0] - half, *inner, last], "counts": heights, "log": False}
