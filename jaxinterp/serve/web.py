@@ -48,15 +48,14 @@ class _Endpoint:
             body = await _body(incoming, route.most_body)
         except Refused as refused:
             await _drain(incoming)
-            refusal = refused.answer()
-            answer = Answer(
-                refusal.status, refusal.body, {**SAFETY, **refusal.headers, "Connection": "close"}
-            )
+            answer = _safe(refused)
+            answer = Answer(answer.status, answer.body, {**answer.headers, "Connection": "close"})
         except _Gone:
             return
         else:
             answer = await self._answer(_request(incoming, body), receive)
-        await _response(answer, incoming.method)(scope, receive, send)
+        response = await _response(answer, incoming.method)
+        await response(scope, receive, send)
 
     async def _answer(self, request: Waiting, receive: Receive) -> Answer:
         async def listen() -> None:
@@ -116,18 +115,28 @@ async def _drain(incoming: Incoming) -> None:
             more = message["type"] == "http.request" and message.get("more_body", False)
 
 
-def _response(answer: Answer, method: str) -> Response:
+async def _response(answer: Answer, method: str) -> Response:
+    body = answer.body
     headers: dict[str, Any] = {**answer.headers, "Content-Length": str(answer.length)}
     if method == "HEAD":
         return Response(b"", answer.status, headers)
-    if isinstance(answer.body, FileSlice):
-        return StreamingResponse(_pieces(answer.body), answer.status, headers)
-    return Response(answer.body, answer.status, headers)
+    if not isinstance(body, FileSlice):
+        return Response(body, answer.status, headers)
+    try:
+        stream = await anyio.open_file(body.path, "rb")
+    except OSError:
+        return await _response(_safe(Refused(404, "the file is not there any more")), method)
+    return StreamingResponse(_pieces(stream, body), answer.status, headers)
 
 
-async def _pieces(part: FileSlice) -> AsyncIterator[bytes]:
+def _safe(refused: Refused) -> Answer:
+    refusal = refused.answer()
+    return Answer(refusal.status, refusal.body, {**SAFETY, **refusal.headers})
+
+
+async def _pieces(stream: Any, part: FileSlice) -> AsyncIterator[bytes]:
     left = part.length
-    async with await anyio.open_file(part.path, "rb") as stream:
+    async with stream:
         await stream.seek(part.start)
         while left:
             piece = await stream.read(min(_CHUNK, left))

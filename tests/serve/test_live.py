@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxinterp as ji
+from jaxinterp.serve.jobs import Cancelled, Report
 from tests.serve.running import PROMPT, TOKEN, Running, running
 
 
@@ -237,6 +240,83 @@ def test_the_viewer_s_checks_hold_here(live: Running) -> None:
     own = {**ours, "Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}
     assert live.send("POST", "/api/live/trace", {"prompt": ""}, own).status == 400
     assert not live.jobs.busy()
+
+
+def raw(live: Running, data: bytes, end: bool = True) -> bytes:
+    """Everything that comes back for these bytes."""
+    with socket.create_connection(("127.0.0.1", live.port), timeout=20) as wire:
+        wire.sendall(data)
+        if end:
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_WR)
+        parts = []
+        with contextlib.suppress(ConnectionResetError):
+            while part := wire.recv(1 << 16):
+                parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/../../../etc/hostname", "/assets/../../etc/hostname", "/%2e%2e/%2e%2e/etc/hostname", "/assets/%2Fetc%2Fhostname",
+     "//etc/hostname", "/assets/page.js%00", "/api/graph/0/file/../../x", "/" + "a" * 3000, "http://evil.example/",
+     "*", "/api/graph/-1/bundle", "/api/graph/99999999999999999999/bundle"],
+)  # fmt: skip
+def test_no_address_leads_outside(live: Running, target: str) -> None:
+    found = raw(
+        live, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert (
+        found.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
+        and b"root:" not in found
+        and b"Traceback" not in found
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+     b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 100_000,
+     b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+     b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"],
+    ids=range(8),
+)  # fmt: skip
+def test_what_is_no_request_is_refused(live: Running, data: bytes) -> None:
+    found = raw(live, data)
+    assert found.split(b" ")[1] in (b"400", b"403", b"431") and b"Traceback" not in found
+    assert live.get("/api/live/info")["model"] == "pocket"
+
+
+def test_a_body_in_chunks_is_counted(live: Running) -> None:
+    head = (
+        f"POST /api/live/trace HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\nX-Jaxinterp-Token: {TOKEN}\r\n"
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    ).encode()
+    small = raw(live, head + b'e\r\n{"prompt": "z"\r\n1\r\n}\r\n0\r\n\r\n', end=False)
+    assert small.startswith(b"HTTP/1.1 400") and b"outside the vocabulary" in small
+    piece = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+    assert raw(live, head + piece * 5 + b"0\r\n\r\n", end=False).startswith(b"HTTP/1.1 413")
+
+
+def test_files_come_in_pieces_and_may_be_gone(live: Running) -> None:
+    number = traced(live, prompt="paul reed met")["graph"]
+    path = live.library.open(number).path
+    whole = path.read_bytes()
+    assert live.send("GET", f"/api/graph/{number}/file").body == whole
+    part = live.send("GET", f"/api/graph/{number}/file", headers={"Range": "bytes=10-19"})
+    assert part.status == 206 and part.body == whole[10:20]
+    bare = live.send("HEAD", f"/api/graph/{number}/file")
+    assert bare.body == b"" and bare.headers["content-length"] == str(len(whole))
+    path.unlink()
+    gone = live.send("GET", f"/api/graph/{number}/file")
+    assert gone.status in (400, 404) and str(path.parent) not in gone.json()["error"]
+
+
+def test_warming_up_can_be_stopped(live: Running) -> None:
+    seen: list[str] = []
+    with pytest.raises(Cancelled):
+        live.tracer.warm(Report(lambda stage, fraction: seen.append(stage), lambda: bool(seen)))
+    assert seen == ["preparing"]
 
 
 def test_large_and_broken_bodies(live: Running) -> None:
