@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxinterp.graphs import FEATURE, TARGET, Graph
+from jaxinterp.graphs import ERROR, FEATURE, TARGET, Graph
 from tests.viewer.browser.chromium import Page
-from tests.viewer.browser.flows import SESSION, free_nodes, graph, open_graph, ready, select, view
+from tests.viewer.browser.flows import GRAPH, SESSION, free_nodes, graph, open_graph, ready, select, view
 from tests.viewer.browser.served import Server
 from tests.viewer.synthetic import synthetic
 
@@ -35,6 +35,11 @@ def page(window: Window, server: Server) -> Page:
     return open_graph(window, server.url)
 
 
+def plain(text: str) -> str:
+    """Without blanks."""
+    return "".join(text.split())
+
+
 def test_first_sight(page: Page, example: Graph) -> None:
     """The top target is open, an automatic subgraph is pinned, the reading and the labels are there."""
     top = int(example.targets[np.argmax(example.nodes["probability"][example.targets])])
@@ -43,10 +48,8 @@ def test_first_sight(page: Page, example: Graph) -> None:
     assert top in now["pinned"] and len(now["pinned"]) >= 3
     report = page.js(f"{SESSION}.report.value")
     text = " ".join(page.js("document.body.innerText").split())
-    shown = " ".join(page.text(".reading").split())
-    for node in report["reading"]["nodes"]:
-        assert page.js(f"{SESSION}.name({node})").strip(" ·") in shown
-    assert f"{100 * report['reading']['share']:.0f}" in shown
+    shown, said = page.text(".reading"), report["reading"]["text"]
+    assert plain(said) in plain(shown) and " → " in said
     assert example.token_texts[0].strip() in text
     assert page.js(f"{SESSION}.undoName.value") is None  # the automatic subgraph is no change of the user's
     for kind in ("feature", "error", "target"):
@@ -82,27 +85,53 @@ def test_a_click_opens_a_node_with_its_inputs_and_outputs(page: Page, example: G
     strongest = np.flatnonzero(targets == node)[np.argmax(np.abs(weights[targets == node]))]
     share = weights[strongest] / total
     assert page.js(f"{SESSION}.name({int(sources[strongest])})").strip(" ·") in pane
-    assert f"{abs(100 * share):.0f}" in pane.replace("−", "-"), "the share"
+    assert f"{abs(100 * share):.1f}" in pane.replace("−", "-"), "the share"
     assert f"{abs(weights[strongest]):.2g}"[:3] in pane.replace("−", "-"), "the raw weight"
     assert str(int((targets == node).sum())) in pane and str(int((sources == node).sum())) in pane
 
 
-def test_search_narrows_and_one_click_shows_all_again(page: Page, example: Graph) -> None:
-    words = [
-        text
-        for text, kind in zip(example.labels, example.nodes["kind"], strict=True)
-        if text and kind == FEATURE
-    ]
-    word = words[0].split()[0]
+def test_search_finds_and_opens(page: Page, example: Graph) -> None:
+    """Typing lists what fits; the arrows and Enter open one."""
+    word = a_word(example)
+    page.click("[data-action=search]")
+    page.ask("type", text=word)
+    page.wait("document.querySelectorAll('#search-results [data-node]').length > 0")
+    found = page.js(
+        "[...document.querySelectorAll('#search-results [data-node]')].map((e) => Number(e.dataset.node))"
+    )
+    assert {i for i, text in enumerate(example.labels) if word in text.split()} <= set(found)
+    page.press("ArrowDown")
+    page.press("ArrowUp")
+    page.press("Enter")
+    page.wait(f"{SESSION}.clicked.value === {found[0]}")
+    assert page.js(f"{SESSION}.hiddenCounts.value.all") == 0  # searching hides nothing
+
+
+def test_filtering_counts_what_it_hides_and_one_click_shows_all(page: Page, example: Graph) -> None:
+    word = a_word(example)
     page.fill("[data-action=search]", word)
+    page.click("[data-action=filter-by-text]")
     page.wait(f"{SESSION}.hiddenCounts.value.all > 0")
     hidden = page.js(f"{SESSION}.hiddenCounts.value.all")
-    kept = [i for i in range(len(example)) if page.js(f"{SESSION}.shown.value[{i}]")]
+    kept = set(page.js(f"[...{SESSION}.shown.value].flatMap((x, i) => x ? [i] : [])"))
     assert len(kept) + hidden == len(example)
-    assert {i for i, text in enumerate(example.labels) if word in text.split()} <= set(kept)
-    assert str(hidden) in page.text("[data-action=show-hidden]")
+    assert {i for i, text in enumerate(example.labels) if word in text.split()} <= kept
+    drawn = page.js(
+        f"[...Array({len(example)}).keys()].filter((i) => window.jaxinterp.places.graph(i)).length"
+    )
+    assert drawn == len(kept)
+    assert str(hidden) in page.text("#pane-graph")
+    page.press("Escape")
     page.click("[data-action=show-hidden]")
     page.wait(f"{SESSION}.hiddenCounts.value.all === 0")
+
+
+def a_word(example: Graph) -> str:
+    """A word of some feature's label."""
+    kinds = example.nodes["kind"]
+    return next(
+        text for text, kind in zip(example.labels, kinds, strict=True) if text and kind == FEATURE
+    ).split()[0]
 
 
 def test_hiding_a_node_is_counted_and_undone(page: Page) -> None:
@@ -139,11 +168,10 @@ def test_the_keyboard_alone(page: Page) -> None:
     page.wait(f"{SESSION}.clicked.value !== {first}")
     page.press("/")
     page.wait("document.activeElement?.dataset.action === 'search'")
-    page.ask("type", text="e")
-    page.wait(f"{SESSION}.filter.value.text === 'e'")
-    page.press("Escape")
-    page.press("Escape")
-    page.js("document.activeElement.blur()")
+    page.ask("type", text="error")
+    page.wait("document.querySelectorAll('#search-results [data-node]').length > 0")
+    page.press("Enter")
+    page.wait(f"{GRAPH}.kind[{SESSION}.clicked.value] === {ERROR}")
     page.press("?")
     page.wait("document.querySelector('dialog[open]') !== null")
     page.press("Escape")
@@ -157,7 +185,7 @@ def test_the_keyboard_alone(page: Page) -> None:
 def test_every_control_has_a_name(page: Page) -> None:
     nameless = page.js(
         "[...document.querySelectorAll('button, input, select, textarea, [role=button], canvas')].filter((e) => {"
-        " const label = e.labels?.[0]?.innerText ?? ''; return e.getClientRects().length && !(e.innerText?.trim() ||"
+        " const label = e.labels?.[0]?.innerText ?? ''; return e.getClientRects().length && !e.closest('[aria-hidden=true]') && !(e.innerText?.trim() ||"
         " e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.title || label.trim()); })"
         ".map((e) => e.outerHTML.slice(0, 160))"
     )

@@ -2,6 +2,7 @@
 
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
+import "./theme.css";
 import "./frame/frame.css";
 import "./frame/print.css";
 import { Bar } from "./frame/bar";
@@ -11,7 +12,7 @@ import { Conflict, ErrorBar, Loading, Note } from "./frame/messages";
 import { Panes } from "./frame/panes";
 import { Reading } from "./frame/reading";
 import type { Session } from "./model/session";
-import { EdgesPane } from "./panes/edges";
+import { EdgesPane, EdgesTools } from "./panes/edges";
 import { FeaturePane } from "./panes/feature";
 import { GraphPane, GraphTools } from "./panes/graph";
 import { SubgraphPane, SubgraphTools } from "./panes/subgraph";
@@ -30,7 +31,7 @@ export interface Pane {
 
 const PANES: Pane[] = [
   { id: "graph", title: "Graph", view: GraphPane, tools: GraphTools },
-  { id: "edges", title: "Inputs and outputs", view: EdgesPane },
+  { id: "edges", title: "Inputs and outputs", view: EdgesPane, tools: EdgesTools },
   { id: "subgraph", title: "Subgraph", view: SubgraphPane, tools: SubgraphTools },
   { id: "feature", title: "Node", view: FeaturePane },
 ];

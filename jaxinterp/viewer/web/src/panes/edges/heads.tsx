@@ -6,7 +6,7 @@ import type { Heads } from "../../io/types";
 import type { GraphData } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { Command } from "../trust/copy";
-import { signedPercent, signedSize } from "./words";
+import { columnPercent, columnSize } from "./words";
 
 interface HeadsProps {
   session: Session;
@@ -53,8 +53,8 @@ export function HeadsOf({ session, graph, target, source, weight }: HeadsProps) 
       <span class="edge-bar" aria-hidden="true">
         <span class="edge-bar-fill" style={{ width: `${(100 * Math.abs(value)) / most}%`, background: signed(weight ? value / Math.abs(weight) : 0) }} />
       </span>
-      <span class={`number edge-share ${value > 0 ? "positive" : value < 0 ? "negative" : "faint"}`}>{weight ? signedPercent(value / Math.abs(weight)) : percent(null)}</span>
-      <span class="number edge-weight">{signedSize(value)}</span>
+      <span class={`number edge-share ${value > 0 ? "positive" : value < 0 ? "negative" : "faint"}`}>{weight ? columnPercent(value / Math.abs(weight)) : percent(null)}</span>
+      <span class="number edge-weight">{columnSize(value, most)}</span>
     </li>
   );
   return (

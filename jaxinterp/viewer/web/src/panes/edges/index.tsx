@@ -16,6 +16,9 @@ const TWO_COLUMNS = 640;
 const SIDES: Direction[] = ["inputs", "outputs"];
 const TITLE = { inputs: "Inputs", outputs: "Outputs" };
 
+const GROUPINGS: [Grouping, string][] = [["none", "no groups"], ["token", "by token"], ["layer", "by layer"]];
+const SORTINGS: [Sorting, string][] = [["share", "sort: share"], ["weight", "sort: weight"], ["position", "sort: position"]];
+
 const controls = signal<Controls>({ grouping: "none", sorting: "share", text: "" });
 
 /** How the lists are grouped, sorted and filtered: for the pane's heading. */
@@ -26,8 +29,8 @@ export function EdgesTools(_: PaneProps) {
   };
   return (
     <div class="edge-tools">
-      <Choice name="Group" action="group-by" value={grouping} options={["none", "token", "layer"]} set={(value) => set({ grouping: value as Grouping })} />
-      <Choice name="Sort" action="sort-by" value={sorting} options={["share", "weight", "position"]} set={(value) => set({ sorting: value as Sorting })} />
+      <Choice name="Group" action="group-by" value={grouping} options={GROUPINGS} set={(value) => set({ grouping: value as Grouping })} />
+      <Choice name="Sort" action="sort-by" value={sorting} options={SORTINGS} set={(value) => set({ sorting: value as Sorting })} />
       <input type="search" class="field" data-action="filter-edges" placeholder="Filter" aria-label="Filter inputs and outputs by label, token or layer" value={text} onInput={(event) => set({ text: event.currentTarget.value })} />
     </div>
   );
@@ -152,22 +155,19 @@ interface ChoiceProps {
   name: string;
   action: string;
   value: string;
-  options: string[];
+  options: [string, string][];
   set: (value: string) => void;
 }
 
 function Choice({ name, action, value, options, set }: ChoiceProps) {
   return (
-    <label class="edge-choice">
-      <span class="muted">{name}</span>
-      <select class="field" data-action={action} value={value} onChange={(event) => set(event.currentTarget.value)}>
-        {options.map((option) => (
-          <option key={option} value={option}>
-            {option}
-          </option>
-        ))}
-      </select>
-    </label>
+    <select class="field" data-action={action} aria-label={`${name} inputs and outputs`} title={name} value={value} onChange={(event) => set(event.currentTarget.value)}>
+      {options.map(([option, text]) => (
+        <option key={option} value={option}>
+          {text}
+        </option>
+      ))}
+    </select>
   );
 }
 

@@ -87,7 +87,7 @@ interface GroupProps {
 }
 
 export function GroupLine({ id, at, group, most, heaviest, inputs, active, folded, toggle }: GroupProps) {
-  const signs = `with signs ${signedPercent(group.share)} (weight ${signedSize(group.weight)}); sizes ${percent(group.shareSize)} (weight ${sizeText(group.weightSize)})`;
+  const signs = `signed ${signedPercent(group.share)} (weight ${signedSize(group.weight)}); absolute ${percent(group.shareSize)} (weight ${sizeText(group.weightSize)})`;
   return (
     <div
       id={id} class={`edge-group${active ? " active" : ""}`} role="row" aria-rowindex={at + 1} aria-level={1} aria-expanded={!folded}
@@ -97,7 +97,7 @@ export function GroupLine({ id, at, group, most, heaviest, inputs, active, folde
       <span class={`chevron${folded ? "" : " down"}`} aria-hidden="true" />
       <span class="edge-text" role="gridcell">
         <span class="edge-name">{group.name}</span>
-        <span class="edge-where number">{`${countText(group.count)} · sizes ${percent(group.shareSize)}, ${sizeText(group.weightSize)}`}</span>
+        <span class="edge-where number">{`${countText(group.count)} · absolute ${percent(group.shareSize)}, ${sizeText(group.weightSize)}`}</span>
       </span>
       <Bar share={group.share} most={most} size={group.shareSize} />
       <span role="gridcell" class={`number edge-share ${group.share > 0 ? "positive" : group.share < 0 ? "negative" : "faint"}`}>

@@ -18,7 +18,10 @@ export function Histogram({ feature, activation }: { feature: Feature; activatio
   const mark = known && histogram ? alongBins(edges, activation, histogram.log) : null;
   return (
     <section class="feature-part" aria-label="Activations">
-      <h3 class="caption">Activations</h3>
+      <h3 class="caption">
+        Activations
+        {histogram && <span class="scale-note">{histogram.log ? "log · log count" : "log count"}</span>}
+      </h3>
       {histogram && histogram.counts.length > 0 && (
         <div class="histogram" role="img" aria-label={`Histogram of activations from ${sizeText(edges[0])} to ${sizeText(edges.at(-1))}, counts on a logarithmic scale${known ? `; on this prompt ${sizeText(activation)}` : ""}`}>
           <div class="histogram-bars">
@@ -47,7 +50,6 @@ export function Histogram({ feature, activation }: { feature: Feature; activatio
           {[
             feature.frequency === null ? "" : `Active on ${rare(feature.frequency)} of tokens`,
             feature.max_activation === null ? "" : `at most ${sizeText(feature.max_activation)}`,
-            histogram ? `both axes logarithmic`.replace("both axes", histogram.log ? "both axes" : "counts are") : "",
           ].filter(Boolean).join(" · ")}
         </span>
       </p>
@@ -126,6 +128,7 @@ export function DecoderNorms({ norms }: { norms: [number, number][] }) {
   return (
     <section class="feature-part" aria-label="Decoder norms">
       <h3 class="caption">Writes to layers</h3>
+      <div class="norms-box" style={{ maxWidth: `${26 * norms.length}px` }}>
       <div class="norms" role="img" aria-label={`Decoder norms by layer, ${norms.map(([layer, norm]) => `${layer}: ${sizeText(norm)}`).join(", ")}`}>
         {norms.map(([layer, norm]) => (
           <span class="norm" key={layer} title={`layer ${layer}: norm ${sizeText(norm)}`}>
@@ -136,6 +139,7 @@ export function DecoderNorms({ norms }: { norms: [number, number][] }) {
       <div class="histogram-axis number faint">
         <span>{`L${first}`}</span>
         <span>{`L${last}`}</span>
+      </div>
       </div>
       <p class="chart-note muted number">{`Decoder norm, most at layer ${strongest} (${sizeText(most)})`}</p>
     </section>
