@@ -30,13 +30,14 @@ function read(): Palette {
   return { ...found, dark: luminance(rgb(found.panel)) < 0.4 };
 }
 
-const FALLBACK: Palette = {
+/** The light colours as they are in theme.css: for pictures on white, whatever the page looks like. */
+export const LIGHT: Palette = {
   dark: false, bg: "#f1f1ee", panel: "#ffffff", raise: "#f7f7f5", text: "#1b1d22", muted: "#5c606a", faint: "#8f939c", line: "#e2e2dd",
   accent: "#d0157f", positive: "#169b62", negative: "#5b2bb0", warn: "#a05a00", bad: "#b3261e", good: "#1a7f4b", font: "sans-serif",
 };
 
 /** The theme's colours now; canvases that read it inside an effect are drawn again when the theme changes. */
-export const palette = signal<Palette>(typeof document === "undefined" ? FALLBACK : read());
+export const palette = signal<Palette>(typeof document === "undefined" ? LIGHT : read());
 
 /** Read the theme again, after it has changed. */
 export function refreshPalette(): void {
@@ -69,14 +70,19 @@ const STEPS = 64;
 
 /** The colour of a signed share, -1..1: neutral near 0, the theme's negative and positive colours from about ±0.5 on. */
 export function signed(share: number): string {
-  if (!(Math.abs(share) > 0)) return palette.peek().faint;
-  const p = palette.peek();
+  return signedOn(palette.peek(), share);
+}
+
+/** The same in the colours of any palette. */
+export function signedOn(p: Palette, share: number): string {
+  if (!(Math.abs(share) > 0)) return p.faint;
   const end = share > 0 ? p.positive : p.negative;
-  let ramp = ramps.get(end);
+  const key = `${p.panel}${end}`;
+  let ramp = ramps.get(key);
   if (!ramp) {
     const start = mix(p.panel, p.faint, 0.55);
     ramp = Array.from({ length: STEPS + 1 }, (_, i) => mix(start, end, i / STEPS));
-    ramps.set(end, ramp);
+    ramps.set(key, ramp);
   }
   // Shares of most edges are small: the square root keeps their sign visible.
   const t = Math.min(1, 0.25 + 1.06 * Math.sqrt(Math.abs(share)));

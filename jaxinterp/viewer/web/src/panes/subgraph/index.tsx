@@ -12,7 +12,7 @@ import { measure, MOST_EDGES, picture, type Picture } from "./model";
 import { ProposalPanel } from "./proposal";
 import { Rename } from "./rename";
 import { Sheet } from "./sheet";
-import { camera, drawn, edgeLimit, preview, showWeights } from "./state";
+import { camera, edgeLimit, preview, shape, showWeights } from "./state";
 import "./subgraph.css";
 
 export { SubgraphTools } from "./tools";
@@ -43,7 +43,6 @@ function Pane({ session, graph }: PaneProps & { graph: GraphData }) {
     renaming.value = null;
     return () => {
       preview.value = null;
-      drawn.value = null;
     };
   }, []);
 
@@ -55,8 +54,8 @@ function Pane({ session, graph }: PaneProps & { graph: GraphData }) {
   const aspect = aspectOf(size.width, size.height);
   const made = useMemo(() => picture(measured, view, limit, aspect, font), [measured, view.positions, limit, aspect, font]);
   useEffect(() => {
-    drawn.value = made.drawing;
-  }, [made]);
+    shape.value = aspect;
+  }, [aspect]);
 
   const empty = made.boxes.length === 0;
   return (

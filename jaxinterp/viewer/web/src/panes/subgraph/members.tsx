@@ -2,11 +2,11 @@
 
 import type { PaneProps } from "../../app";
 import { percent, sizeText } from "../../draw/colour";
+import { outlinePath } from "../../draw/glyph";
 import { Icon } from "../../draw/icons";
 import { type GraphData, visible } from "../../model/bundle";
 import { removeMember, renaming, ungroupBox } from "./actions";
 import type { Drawing } from "./geometry";
-import { glyphPath } from "./parts";
 import { listed } from "./state";
 
 interface Props extends PaneProps {
@@ -72,7 +72,7 @@ export function Members({ session, graph, drawing, at, size }: Props) {
           <li class="row" key={node}>
             <button class="menu-item" type="button" aria-current={session.clicked.value === node} onClick={() => session.click(node)} onPointerEnter={() => (session.hovered.value = node)} onPointerLeave={() => (session.hovered.value = null)}>
               <svg width={12} height={12} class="sg-member-glyph" aria-hidden="true">
-                <path d={glyphPath(graph.kind[node]!, 6, 6, 3.6)} />
+                <path d={outlinePath(graph.kind[node]!, 6, 6, 3.6)} />
               </svg>
               <span class="grow ellipsis" title={`${session.name(node)} · ${graph.place(node)}`}>
                 {session.name(node)}

@@ -1,16 +1,10 @@
 // Boxes and edges as SVG elements.
 
 import { palette, signed } from "../../draw/colour";
-import { EMBEDDING, ERROR, TARGET, type GraphData } from "../../model/bundle";
+import { outlinePath } from "../../draw/glyph";
+import { EMBEDDING, type GraphData } from "../../model/bundle";
 import { barred, type Curve, MOST_GLYPHS, nameFont, noteFont, type Shape } from "./geometry";
 import { cut, textWidth } from "./text";
-
-/** Path of a node's glyph around a point: features round, errors lozenges, tokens and targets square. */
-export function glyphPath(kind: number, x: number, y: number, r: number): string {
-  if (kind === ERROR) return `M${x},${y - r * 1.25}L${x + r * 1.25},${y}L${x},${y + r * 1.25}L${x - r * 1.25},${y}Z`;
-  if (kind === EMBEDDING || kind === TARGET) return `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}Z`;
-  return `M${x - r},${y}a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0Z`;
-}
 
 /** Where the parts of a box stand: lines of the name, the note, glyphs, the bar. Relative to its middle. */
 export function partsOf(shape: Shape, graph: GraphData, most: number, font: string) {
@@ -24,8 +18,8 @@ export function partsOf(shape: Shape, graph: GraphData, most: number, font: stri
   const noteY = compact ? lineY(0) : top + 17 * lines.length + 11;
   const dots = Math.min(box.members.length, MOST_GLYPHS);
   const glyphs = box.group
-    ? box.members.slice(0, dots).map((node, i) => glyphPath(graph.kind[node]!, width / 2 - 26 - 8 * (dots - 1 - i), noteY - 3.6, 2.6))
-    : [glyphPath(box.kind, left + 4.2, lineY(0) - 4.4, 4)];
+    ? box.members.slice(0, dots).map((node, i) => outlinePath(graph.kind[node]!, width / 2 - 26 - 8 * (dots - 1 - i), noteY - 3.6, 2.6))
+    : [outlinePath(box.kind, left + 4.2, lineY(0) - 4.4, 4)];
   const bar = barred(box) && most > 0 ? Math.max(0, Math.min(1, box.share / most)) * (width - 20) : 0;
   return {
     lines: lines.map((text, i) => ({ text, x: left + indent, y: lineY(i) })),

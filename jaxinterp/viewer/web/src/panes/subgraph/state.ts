@@ -3,7 +3,6 @@
 import { signal } from "@preact/signals";
 import type { Proposed } from "../../io/types";
 import type { View } from "../../model/view";
-import type { Drawing } from "./geometry";
 
 /** The group whose members are listed. */
 export const listed = signal<string | null>(null);
@@ -14,11 +13,11 @@ export const showWeights = signal(false);
 /** Automatic groups that are being looked at; `view` is what applying them would give. */
 export const preview = signal<{ proposed: Proposed | null; view: View } | null>(null);
 
-/** What is drawn now, for exports and tests. */
-export const drawn = signal<Drawing | null>(null);
-
 /** The pane's camera; the pane fills it in while it is there. */
 export const camera = {
   fit: (): void => {},
   zoom: (_by: number): void => {},
 };
+
+/** Width over height that the pane lays out for. */
+export const shape = signal(1.6);
