@@ -5,6 +5,7 @@ Letters: T position, V vocabulary.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,11 @@ class Tracer:
         lines = [line for line in (text or "").splitlines() if line.strip()]
         if len(lines) > TARGETS:
             raise InputError(f"{len(lines)} targets are more than the {TARGETS} allowed")
-        found = parse_targets(lines, self._target_file)
+        try:
+            found = parse_targets(lines, self._target_file)
+        except InputError as error:
+            folder = "" if self.target_files is None else f"{self.target_files.resolve()}{os.sep}"
+            raise InputError(str(error).replace(folder, "") if folder else str(error)) from None
         if completion:
             found.append(Completion(completion))
         return found or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import http.client
 import json
@@ -19,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxinterp as ji
-from jaxinterp.serve.neuronpedia import NO_QK, NO_STEERING
+from jaxinterp.serve.neuronpedia import NO_QK, NO_STEERING, GraphServer, Settings
+from jaxinterp.serve.tracer import Tracer
+from jaxinterp.viewer.messages import Request
 from tests.serve.running import PROMPT, Reply, Running, running
 from tests.support import shared
 
@@ -368,3 +371,20 @@ def test_nothing_sent_breaks_it(live: Running, path: str, body: Any) -> None:
     reply = ask(live, path, body)
     assert reply.status in (200, 400, 422, 501), (reply, body)
     assert "internal error" not in reply.body.decode()
+
+
+def test_a_model_without_a_tokenizer_says_so(live: Running) -> None:
+    model = dataclasses.replace(live.tracer.model, tokenizer=None)
+    tracer = Tracer(model, live.tracer.dictionary)
+    server = GraphServer(tracer, live.jobs, Settings(("pocket",)))
+
+    def answer(handler: Any, body: Any) -> Any:
+        return json.loads(handler(Request("POST", "/", body=json.dumps(body).encode())).body)
+
+    for handler in (server.forward_pass, server.generate_graph):
+        assert "has no tokenizer" in answer(handler, GRAPH)["error"]
+    messages = [{"role": "user", "content": "emma"}]
+    assert "no tokenizer" in answer(server.forward_pass, {"messages": messages})["error"]
+    found = answer(server.parse_chat_prompt, {"prompt": "emma"})
+    assert found == {"messages": None, "is_chat": False, "prompt": "emma", "unsteerable_positions": []}
+    assert [token for token, _ in tracer.salient([1, 2, 3], 0.5, 2)]

@@ -146,6 +146,12 @@ def test_targets_name_no_file_outside_their_folder(live: Running, name: str) -> 
     assert reply.status == 400 and "in the folder of --target-files" in reply.json()["error"]
 
 
+def test_a_broken_file_of_targets_is_named_as_it_was_asked_for(live: Running, files: Path) -> None:
+    (files / "broken.json").write_text("[")
+    reply = live.page("/api/live/trace", {"prompt": "emma", "targets": "broken.json"})
+    assert reply.status == 400 and reply.json()["error"].startswith("broken.json is not JSON")
+
+
 def test_without_a_folder_targets_name_no_file(live: Running) -> None:
     tracer = type(live.tracer)(live.tracer.model, live.tracer.dictionary)
     with pytest.raises(ji.InputError, match="start with --target-files FOLDER"):

@@ -22,7 +22,7 @@ from jaxinterp.cli.main import main
 from tests.support import ROOT
 
 POCKET = ["view", "--model", "pocket", "--dictionary", "pocket", "--no-browser"]
-PATIENCE = 5.0  # seconds to end, on a machine that is busy; alone it takes well under one
+PATIENCE = 10.0  # seconds to end, on a machine that is busy; alone it takes under one
 
 
 @contextmanager
@@ -134,3 +134,17 @@ def test_what_can_be_wrong(
     monkeypatch.setitem(sys.modules, "starlette", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "pip install 'jaxinterp[serve]'" in refused(capsys, *free)
+
+
+@pytest.mark.slow
+def test_other_machines_reach_neuronpedia_s_routes_with_a_secret_only(tmp_path: Path) -> None:
+    open_to_all = ("--host", "0.0.0.0", "--anyone", "--no-warm-up", "--out", str(tmp_path))
+    body = {"prompt": "paul reed met"}
+    with started(*open_to_all) as (program, url):
+        assert "nothing at this address" in ask(f"{url}forward-pass", body)["error"]
+        errors = ended(program, signal.SIGINT)
+    assert "WARNING: anyone who can reach" in errors
+    with started(*open_to_all, "--secret", "s") as (program, url):
+        assert "x-secret-key" in ask(f"{url}forward-pass", body)["error"]
+        assert ask(f"{url}forward-pass", body, **{"x-secret-key": "s"})["salient_logits"]
+        ended(program, signal.SIGINT)
