@@ -65,19 +65,19 @@ class Browser:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.number = 0
 
-    def ask(self, op: str, seconds: float = PATIENCE, **values: Any) -> Any:
+    def ask(self, op: str, patience: float = PATIENCE, **values: Any) -> Any:
         """Give one order and wait for its answer. Raises Failure."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.number += 1
         order = {"number": self.number, "op": op, **{k: v for k, v in values.items() if v is not None}}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        alarm = threading.Timer(seconds, self.process.kill)
+        alarm = threading.Timer(patience, self.process.kill)
         alarm.start()
         line = self.process.stdout.readline()
         alarm.cancel()
         if not line:
-            raise Failure(f"the browser's driver ended, or took more than {seconds:.0f} s, at {op} {values}")
+            raise Failure(f"the browser's driver ended, or took more than {patience:.0f} s, at {op} {values}")
         answer = json.loads(line)
         if "error" in answer:
             raise Failure(f"{op} {values}: {answer['error']}")
@@ -106,7 +106,7 @@ class Page:
         self.seen: list[dict[str, str]] = []
 
     def ask(self, op: str, **values: Any) -> Any:
-        """An order for this window; see driver.mjs."""
+        """An order for this window; see driver.mjs. patience: seconds."""
         return self.browser.ask(op, page=self.number, **values)
 
     def goto(self, url: str, until: str = "load") -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Page:
 
     def wait(self, code: str, seconds: float = 15, frame: int = 0) -> Any:
         """Wait until an expression is true; its value."""
-        return self.ask("wait", code=code, seconds=seconds, frame=frame)
+        return self.ask("wait", code=code, seconds=seconds, frame=frame, patience=seconds + 30)
 
     def click(self, selector: str, **values: Any) -> None:
         """Click on the first element of a selector, as soon as it can be clicked."""

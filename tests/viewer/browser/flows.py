@@ -20,7 +20,7 @@ FREE = """(() => {
     const at = window.jaxinterp.places.graph(i);
     if (at && document.elementFromPoint(at[0], at[1])?.closest("#pane-graph")) found.push([i, ...at]);
   }
-  const near = (a, b) => Math.hypot(a[1] - b[1], a[2] - b[2]) < 13;
+  const near = (a, b) => Math.hypot(a[1] - b[1], a[2] - b[2]) < 9;
   return found.filter((a) => !found.some((b) => b[0] !== a[0] && near(a, b)));
 })()""" % GRAPH  # fmt: skip  # noqa: UP031
 

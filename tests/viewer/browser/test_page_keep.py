@@ -42,24 +42,20 @@ def server(file: Path) -> Iterator[Server]:
 
 
 def make_group(page: Page, name: str) -> list[int]:
-    """Mark two features, group them, name the group; its members."""
+    """Mark two features with alt-click, group them with g, name the group through its button; its members."""
     nodes = free_nodes(page, FEATURE)[:2]
     for node in nodes:
         click_node(page, node, modifiers=["Alt"])
     page.wait(f"{SESSION}.marked.value.size === 2")
-    before = len(view(page)["groups"])
     page.press("g")
     page.wait(
-        f"{SESSION}.view.value.groups.some((g) => g.members.includes({nodes[0]}) && g.members.includes({nodes[1]}))"
+        f"{SESSION}.view.value.groups.some((g) => {json.dumps(nodes)}.every((i) => g.members.includes(i)))"
     )
-    assert len(view(page)["groups"]) >= before
-    old = next(g["name"] for g in view(page)["groups"] if nodes[0] in g["members"])
-    page.ask("type", text=name) if page.js("document.activeElement?.tagName === 'INPUT'") else None
-    if page.js("document.activeElement?.tagName === 'INPUT'"):
-        page.press("Enter")
-    if not page.js(f"{SESSION}.view.value.groups.some((g) => g.name === {json.dumps(name)})"):
-        page.js(f"{SESSION}.mark({nodes[0]}, false)")
-        raise AssertionError(f"the group {old!r} could not be named")
+    select(page, nodes[0])
+    page.click("#pane-subgraph [data-action=rename]")
+    page.fill("[data-field=rename]", name)
+    page.press("Enter")
+    page.wait(f"{SESSION}.view.value.groups.some((g) => g.name === {json.dumps(name)})")
     return nodes
 
 
@@ -80,6 +76,53 @@ def test_pin_group_rename_undo_redo(window: Window, server: Server) -> None:
         page.click("[data-action=redo]")
     again = view(page)
     assert (again["pinned"], again["groups"]) == (after["pinned"], after["groups"])
+
+
+def test_named_views_notes_and_places(window: Window, file: Path) -> None:
+    """Two views of one graph, a note, a box that was moved: kept with the graph."""
+    with Server(file) as server:
+        page = open_graph(window, server.url)
+        make_group(page, "first")
+        box = page.js(f"window.jaxinterp.places.subgraph({view(page)['groups'][-1]['members'][0]})")
+        page.ask("drag", **{"from": box, "to": [box[0] + 60, box[1] + 8]})
+        page.wait(f"{SESSION}.view.value.positions['g:first'] !== undefined")
+        page.click("[data-action=views]")
+        page.fill("[data-field=view-name]", "one")
+        page.click("[data-action=view-save]")
+        page.wait(f"{SESSION}.view.value.views.length === 1")
+        page.press("Escape")
+        page.click("[data-action=notes]")
+        page.fill("[data-field=notes]", "a note\nof two lines")
+        page.press("Escape")
+        page.click("#pane-subgraph [data-action=ungroup]")
+        page.wait(f"!{SESSION}.view.value.groups.some((g) => g.name === 'first')")
+        settled(page)
+        made = view(page)
+        server.kill()
+    with Server(file) as server:
+        page = open_graph(window, server.url)
+        assert kept(view(page)) == kept(made)
+        page.click("[data-action=views]")
+        page.click("[data-view=one]")
+        page.wait(f"{SESSION}.view.value.groups.some((g) => g.name === 'first')")
+        found = view(page)
+        assert "g:first" in found["positions"] and len(found["views"]) == 1
+        settled(page)
+
+
+def test_automatic_groups_are_previewed_and_applied(window: Window, server: Server) -> None:
+    page = open_graph(window, server.url)
+    before = view(page)
+    page.click("[data-action=propose]")
+    page.wait("document.querySelector('[data-action=apply-proposal]') !== null")
+    assert view(page)["groups"] == before["groups"]  # a preview changes nothing
+    page.wait("!document.querySelector('[data-action=apply-proposal]').disabled")
+    page.click("[data-action=apply-proposal]")
+    page.wait(f"{SESSION}.undoName.value !== null")
+    page.press("Control+z")
+    page.wait(f"{SESSION}.undoName.value === null")
+    assert view(page)["groups"] == before["groups"]
+    settled(page)
 
 
 def test_everything_is_there_after_the_server_was_killed(window: Window, file: Path) -> None:

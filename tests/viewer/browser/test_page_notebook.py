@@ -32,7 +32,7 @@ def test_a_sandboxed_frame_draws_and_answers_clicks(window: Callable[..., Page],
     code = (
         f"(() => {{ const g = {GRAPH}; const at = [...Array(g.n).keys()].map((i) => window.jaxinterp.places.graph(i));"
         " for (let i = 0; i < g.n; i++) if (g.kind[i] === %d && at[i] && at.every((o, j) => j === i || !o ||"
-        " Math.hypot(o[0] - at[i][0], o[1] - at[i][1]) > 13)) return [i, ...at[i]]; return null; })()"
+        " Math.hypot(o[0] - at[i][0], o[1] - at[i][1]) > 9)) return [i, ...at[i]]; return null; })()"
         % FEATURE
     )
     node, x, y = page.js(code, frame=1)

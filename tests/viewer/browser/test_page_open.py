@@ -183,12 +183,12 @@ def test_the_keyboard_alone(page: Page) -> None:
 
 
 def test_every_control_has_a_name(page: Page) -> None:
-    nameless = page.js(
-        "[...document.querySelectorAll('button, input, select, textarea, [role=button], canvas')].filter((e) => {"
-        " const label = e.labels?.[0]?.innerText ?? ''; return e.getClientRects().length && !e.closest('[aria-hidden=true]') && !(e.innerText?.trim() ||"
-        " e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.title || label.trim()); })"
-        ".map((e) => e.outerHTML.slice(0, 160))"
-    )
+    nameless = page.js("""
+      [...document.querySelectorAll("button, input, select, textarea, [role=button], canvas")].filter((e) => {
+        const words = [e.innerText, e.ariaLabel, e.title, e.labels?.[0]?.innerText, e.getAttribute("aria-labelledby")];
+        const seen = e.getClientRects().length > 0 && !e.closest("[aria-hidden=true]");
+        return seen && !words.some((text) => text?.trim());
+      }).map((e) => e.outerHTML.slice(0, 160))""")
     assert nameless == []
 
 
