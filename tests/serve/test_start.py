@@ -38,7 +38,8 @@ def started(*more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     try:
         assert program.stdout is not None
-        yield program, json.loads(program.stdout.readline())["url"]
+        port = json.loads(program.stdout.readline())["url"].rstrip("/").rpartition(":")[2]
+        yield program, f"http://127.0.0.1:{port}/"
     finally:
         program.kill()
         program.communicate()
