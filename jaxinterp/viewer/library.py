@@ -28,18 +28,24 @@ from jaxinterp.viewer.view import Names, View
 ENDINGS = (".json", ".jigraph")
 NOT_GRAPHS = ("graph-metadata.json",)
 KEPT = 4  # graphs in memory
+EPOCH = 1 << 32
 
 Mark = tuple[int, int, int]  # of a file: when changed, size, inode
 
 
 @dataclass
 class Opened:
-    """A loaded graph and what has been made of it."""
+    """A loaded graph and what has been made of it.
+
+    epoch counts how often the file came to hold another graph while the server ran. Pages speak of nodes by number, so
+    a page that was loaded before must not save: the revisions that pages see have the epoch in them.
+    """
 
     path: Path
     mark: Mark
     graph: Graph
     names: Names
+    epoch: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     _arrays: dict[str, tuple[str, np.ndarray]] | None = None
     _report: dict[str, Any] | None = None
@@ -64,7 +70,7 @@ class Opened:
         header = {
             "file": self.path.name, "has_heads": False, "has_features": False, "live": False, **more,
             "writable": saving.writable(self.path), "view": now.view, "saved_from": now.saved_from,
-            "revision": now.revision, "view_notes": list(now.notes),
+            "revision": self._seen(now.revision), "view_notes": list(now.notes),
         }  # fmt: skip
         return bundle(self.graph, header, arrays)
 
@@ -92,12 +98,24 @@ class Opened:
     def save(self, view: View, revision: int, into_file: bool) -> int:
         """Keep a view; the new revision. Raises Refused as saving.py says."""
         with self.lock:
-            if not into_file:
-                return saving.autosave(self.path, self.graph, self.names, view, revision)
-            now, self.graph = saving.save(self.path, self.graph, self.names, view, revision)
-            self.names.graph = self.graph
-            self.mark = mark(self.path)
-            return now
+            epoch, given = divmod(revision, EPOCH)
+            if epoch != self.epoch:
+                raise saving.conflict(self._seen(self.current().revision))
+            try:
+                if into_file:
+                    now, self.graph = saving.save(self.path, self.graph, self.names, view, given)
+                    self.names.graph, self.mark = self.graph, mark(self.path)
+                else:
+                    now = saving.autosave(self.path, self.graph, self.names, view, given)
+            except Refused as refused:
+                if "revision" in refused.more:
+                    raise saving.conflict(self._seen(refused.more["revision"])) from refused
+                raise
+            return self._seen(now)
+
+    def _seen(self, revision: int) -> int:
+        """A revision as pages see it."""
+        return self.epoch * EPOCH + revision
 
 
 @dataclass
@@ -111,6 +129,8 @@ class Entry:
     glance: Peek | None = None
     mark: Mark | None = None
     barred: bool = False  # never opened, whatever its content
+    identity: int | None = None  # of the nodes of the graph that was opened last
+    epoch: int = 0
 
 
 class Library:
@@ -160,7 +180,11 @@ class Library:
                 now = mark(entry.path)
                 if found is None or found.mark != now:
                     graph = load_graph(entry.path)
-                    found = Opened(entry.path, now, graph, Names(graph))
+                    names = Names(graph)
+                    identity = hash(tuple(names.ids))
+                    entry.epoch += entry.identity not in (None, identity)
+                    entry.identity = identity
+                    found = Opened(entry.path, now, graph, names, entry.epoch)
             except (OSError, InputError) as error:
                 text = (
                     f"cannot read {entry.path}: {error.strerror}"
@@ -187,24 +211,29 @@ class Library:
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder")
         if not path.is_dir():
-            self._append(path)
+            if not path.is_file():
+                raise InputError(f"{path}: neither a file nor a folder")
+            entry = self.entries[self._append(path)]
+            if entry.barred:
+                entry.barred, entry.error = False, None
             return
         inside = path.resolve()
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
         for file in files:
             if file.name.startswith(".") or file.name in NOT_GRAPHS or file.name.endswith(saving.ENDING):
                 continue
-            number = self._append(file)
-            if file.resolve().parent != inside:
-                entry = self.entries[number]
+            before = len(self.entries)
+            entry = self.entries[self._append(file)]
+            if file.resolve().parent != inside and entry.id == before:
                 entry.error = f"{file.name} is a link out of its folder: name the file itself to open it"
                 entry.barred = True
 
     def _append(self, path: Path) -> int:
+        real = path.resolve()  # a save through a link is to change the file, not to replace the link
         for entry in self.entries:
-            if _same(entry.path, path):
+            if entry.path == real:
                 return entry.id
-        self.entries.append(Entry(len(self.entries), path, path.name))
+        self.entries.append(Entry(len(self.entries), real, path.name))
         return len(self.entries) - 1
 
     def _rename(self) -> None:
@@ -212,10 +241,8 @@ class Library:
         again = Counter(entry.path.name for entry in self.entries)
         for entry in self.entries:
             if again[entry.path.name] > 1:
-                full = entry.path.resolve()
-                others = [
-                    e.path.resolve() for e in self.entries if e.path.name == full.name and e is not entry
-                ]
+                full = entry.path
+                others = [e.path for e in self.entries if e.path.name == full.name and e is not entry]
                 size = 2
                 while size < len(full.parts) and any(o.parts[-size:] == full.parts[-size:] for o in others):
                     size += 1
@@ -243,10 +270,3 @@ def mark(path: Path) -> Mark:
     """What tells whether a file has changed. Raises OSError."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _same(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except OSError:
-        return a == b

@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from jaxinterp.viewer.messages import Answer, FileSlice, Refused, Request, json_answer
 
@@ -155,7 +155,7 @@ class App:
         try:
             ipaddress.ip_address(name.strip("[]"))
         except ValueError:
-            return name in (socket.gethostname().lower(), socket.getfqdn().lower())
+            return name == socket.gethostname().lower()
         return True
 
     def _check_sender(self, request: Request, route: Route) -> None:
@@ -183,13 +183,13 @@ class App:
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """The segments of a path as sent. Raises Refused (404) on anything but plain names, whatever the encoding."""
-    plain = unquote(path, errors="replace")
+    """The segments of a path as sent. Raises Refused (404) on anything but plain names: no address here has a
+    character that needs an encoding, so none is decoded."""
     if not path.startswith("/") or len(path) > MOST_PATH:
         raise Refused(404, "there is nothing at this address")
-    if plain == "/":
+    if path == "/":
         return ()
-    segments = tuple(plain[1:].split("/"))
+    segments = tuple(path[1:].split("/"))
     if not all(_SEGMENT.fullmatch(s) and s not in (".", "..") for s in segments):
         raise Refused(404, "there is nothing at this address")
     return segments

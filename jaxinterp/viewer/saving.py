@@ -7,8 +7,10 @@ overwrites what it has not seen. A sidecar whose revision is not above the file'
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from jaxinterp.viewer.view import Names, Stored, View, params_of, stored
 
 ENDING = ".view.json"
 MOST_SIDECAR = 64 << 20
+ABANDONED = 600  # seconds
 _VERSION = 1
 
 
@@ -77,6 +80,9 @@ def autosave(path: Path, graph: Graph, names: Names, view: View, revision: int) 
     }
     try:
         write_json(sidecar(path), document)
+        _keep_mode(sidecar(path), path.stat().st_mode)
+    except OSError as error:
+        raise Refused(423, f"the view of {path.name} cannot be saved: {error.strerror}") from error
     except InputError as error:
         raise Refused(423, f"the view of {path.name} cannot be saved: {_reason(error)}") from error
     return now
@@ -88,7 +94,10 @@ def save(path: Path, graph: Graph, names: Names, view: View, revision: int) -> t
     Raises Refused: 409, 423 as `autosave`; 400 where the graph cannot be written in its file's format.
     """
     now = _next(path, graph, names, revision)
-    mode = path.stat().st_mode if path.exists() else 0o222
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise Refused(423, f"{path.name} is not there any more: save a copy with Export") from error
     if not writable(path) or not mode & 0o222:
         raise Refused(423, f"{path.name} is read-only: save a copy with Export")
     changed = replace(graph, view=params_of(view, names, now, graph.view))
@@ -102,7 +111,10 @@ def save(path: Path, graph: Graph, names: Names, view: View, revision: int) -> t
         raise Refused(400, one_line(error, path)) from error
     except OSError as error:
         raise Refused(423, f"{path.name} cannot be written: {error.strerror}") from error
-    sidecar(path).unlink(missing_ok=True)
+    _keep_mode(path, mode)
+    _sweep(path)
+    with contextlib.suppress(OSError):  # left over, it is older than the file and not read
+        sidecar(path).unlink(missing_ok=True)
     return now, changed
 
 
@@ -122,8 +134,28 @@ def _next(path: Path, graph: Graph, names: Names, revision: int) -> int:
     """The revision after ``revision``. Raises Refused (409) where that is not the newest."""
     newest = current(path, graph, names).revision
     if revision != newest:
-        raise Refused(409, "another window has saved since: reload to see what it saved", revision=newest)
+        raise conflict(newest)
     return newest + 1
+
+
+def conflict(revision: int) -> Refused:
+    """What a page is told whose view is not made from the newest one."""
+    return Refused(409, "another window has saved since: reload to see what it saved", revision=revision)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what saves that were killed left half written, once nobody can be at it any more."""
+    with contextlib.suppress(OSError):
+        for file in path.parent.iterdir():
+            ours = file.name.startswith(f".{path.name}.") and file.name.endswith(".tmp")
+            if ours and time.time() - file.stat().st_mtime > ABANDONED:
+                file.unlink(missing_ok=True)
+
+
+def _keep_mode(path: Path, mode: int) -> None:
+    """A graph that others may not read stays so, and so does its sidecar."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode & 0o777)
 
 
 def _read_sidecar(path: Path, graph: Graph, names: Names) -> tuple[Stored | None, str]:

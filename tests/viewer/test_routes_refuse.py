@@ -178,8 +178,8 @@ def test_only_plain_segments_pass():
     [
         "", "evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:80", f"127.0.0.1:{PORT}x", "localhost",
         f"127.0.0.1.evil.example:{PORT}", f"127.0.0.2:{PORT}", f"0.0.0.0:{PORT}", f"[::1%25x]:{PORT}", f"::1:{PORT}",
-        f"user@127.0.0.1:{PORT}", f"127.0.0.1:{PORT},evil", f"2130706433:{PORT}", f"0x7f.1:{PORT}", f"localhost.:{PORT}",
-        f"10.0.0.1:{PORT}", f"127.0.0.1:0{PORT}",
+        f"user@127.0.0.1:{PORT}", f"127.0.0.1:{PORT},evil", f"2130706433:{PORT}", f"0x7f.1:{PORT}",
+        f"localhost.:{PORT}", f"10.0.0.1:{PORT}", f"127.0.0.1:0{PORT}",
     ],
 )  # fmt: skip
 def test_other_hosts(app, host):
@@ -252,11 +252,13 @@ def test_other_methods(app, method):
 
 
 BODIES = [
-    b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff", b"\x00", b"{}", b'{"revision": 0}', b'{"view": {}}', b"[" * 100_000,
+    b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff", b"\x00", b"{}", b'{"revision": 0}', b'{"view": {}}',
+    b"[" * 100_000,
     b'{"revision": 0, "view": ' + b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"}", b'{"revision": NaN, "view": {}}',
     b'{"revision": 0, "view": [' + b"[" * 30 + b"]" * 30 + b"]}", b'{"revision": 1e3, "view": {}}',
-    b'{"revision": -1, "view": {}}', b'{"revision": true, "view": {}}', b'{"revision": 99999999999999999999, "view": {}}',
-    b'{"revision": 0, "view": {"pinned": [99999]}}', b'{"revision": 0, "view": null}', b'{"revision": 0, "view": {}, "x": 1}',
+    b'{"revision": -1, "view": {}}', b'{"revision": true, "view": {}}',
+    b'{"revision": 99999999999999999999, "view": {}}', b'{"revision": 0, "view": {}, "x": 1}',
+    b'{"revision": 0, "view": {"pinned": [99999]}}', b'{"revision": 0, "view": null}',
     b'{"revision": "0", "view": {}}', b'{"revision": 0, "view": {"notes": "' + b"x" * 200_000 + b'"}}',
     b'{"revision": ' + b"9" * 5000 + b', "view": {}}',
 ]  # fmt: skip
