@@ -3,7 +3,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { Refusal, type Source } from "../io/source";
 import type { Comparison, FileEntry, Report } from "../io/types";
-import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData } from "./bundle";
+import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData, visible } from "./bundle";
 import { History } from "./history";
 import { complete, EMPTY, setGroups, pin, type View } from "./view";
 
@@ -105,7 +105,9 @@ export class Session {
   name(node: number): string {
     const graph = this.graph.value;
     if (!graph) return "";
-    return this.label(node) || graph.place(node);
+    const label = this.label(node);
+    // A token may be nothing but blanks.
+    return label === "" ? graph.place(node) : label.trim() === "" ? visible(label) : label;
   }
 
   searchText(node: number): string {

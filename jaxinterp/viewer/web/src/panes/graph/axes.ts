@@ -68,10 +68,11 @@ function drawRows(context: CanvasRenderingContext2D, graph: GraphData, layout: L
       context.fillRect(LEFT, Math.round(row === 0 ? high : low), view.width, 1);
     }
     const middle = row === rows - 1 ? bottom - 13 * view.k : (top + bottom) / 2;
-    if (middle < 5 || middle > view.height - 4) continue;
     context.fillStyle = palette.muted;
-    if (row === 0) context.fillText("emb", LEFT - 6, middle);
-    else if (row === rows - 1) context.fillText("out", LEFT - 6, middle);
+    if (row === 0) context.fillText("emb", LEFT - 6, Math.min(middle, view.height - 6));
+    if (middle < 5 || middle > view.height - (row === 0 ? 0 : 16)) continue;
+    if (row === 0) continue;
+    if (row === rows - 1) context.fillText("out", LEFT - 6, middle);
     else if ((row - 1) % step === 0) context.fillText(`L${row - 1}`, LEFT - 6, middle);
   }
 }

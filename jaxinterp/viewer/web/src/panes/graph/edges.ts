@@ -1,13 +1,15 @@
 // Edges as curves: sorted into a few classes of sign and strength, each drawn in long strokes.
 
 import type { Palette } from "../../draw/colour";
-import type { GraphData } from "../../model/bundle";
+import { type GraphData, TARGET } from "../../model/bundle";
 import type { Layout } from "./layout";
 
 const LEVELS = 8;
-const WIDTHS = [0.6, 0.6, 0.7, 0.9, 1.2, 1.7, 2.5, 3.8];
-const CONTEXT_ALPHA = [0.1, 0.13, 0.17, 0.22, 0.3, 0.4, 0.52, 0.66];
-const FOCUS_ALPHA = [0.34, 0.4, 0.48, 0.58, 0.7, 0.82, 0.92, 1];
+// Lines of at most one pixel are drawn some eight times faster than wider ones: only the strongest classes are wider,
+// the others differ by their opacity.
+const WIDTHS = [0.6, 0.7, 0.8, 0.9, 1, 1, 2, 3.6];
+const CONTEXT_ALPHA = [0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.56, 0.64];
+const FOCUS_ALPHA = [0.3, 0.36, 0.44, 0.56, 0.74, 1, 0.9, 1];
 const CHUNK = 96;
 
 /** Edges by class: class 2 l + (1 for negative), l = 0 the weakest. `order` holds their places class after class. */
@@ -25,19 +27,20 @@ export function level(share: number): number {
   return size > 0 ? Math.max(0, Math.min(LEVELS - 1, Math.round(LEVELS + 0.5 + Math.log2(size)))) : 0;
 }
 
-export function sortEdges(source: Int32Array, target: Int32Array, share: Float32Array): EdgeList {
-  const size = source.length;
-  const classes = new Uint8Array(size);
+/** size: by what the classes go if not by the shares themselves, 0..1. */
+export function sortEdges(source: Int32Array, target: Int32Array, share: Float32Array, size: Float32Array = share): EdgeList {
+  const edges = source.length;
+  const classes = new Uint8Array(edges);
   const start = new Int32Array(2 * LEVELS + 1);
-  for (let i = 0; i < size; i++) {
-    const c = 2 * level(share[i]!) + (share[i]! < 0 ? 1 : 0);
+  for (let i = 0; i < edges; i++) {
+    const c = 2 * level(size[i]!) + (share[i]! < 0 ? 1 : 0);
     classes[i] = c;
     start[c + 1]!++;
   }
   for (let c = 0; c < 2 * LEVELS; c++) start[c + 1]! += start[c]!;
   const next = start.slice();
-  const order = new Int32Array(size);
-  for (let i = 0; i < size; i++) order[next[classes[i]!]!++] = i;
+  const order = new Int32Array(edges);
+  for (let i = 0; i < edges; i++) order[next[classes[i]!]!++] = i;
   return { source, target, share, order, start };
 }
 
@@ -50,7 +53,18 @@ export function strongest(graph: GraphData, most: number, shown: Uint8Array): Ed
     const e = graph.strong[k]!;
     if (shown[graph.inSource[e]!] && shown[graph.edgeTarget[e]!]) kept[size++] = e;
   }
-  return gather(graph, kept.subarray(0, size));
+  return gather(graph, kept.subarray(0, size), flow(graph));
+}
+
+/** How much the input of each node matters for the targets, 0..1; 1 for all where the file does not tell. */
+function flow(graph: GraphData): (share: number, target: number) => number {
+  let most = 0;
+  for (let i = 0; i < graph.n; i++) if (graph.kind[i] !== TARGET && graph.influence[i]! > most) most = graph.influence[i]!;
+  if (most === 0) return (share) => share;
+  return (share, target) => {
+    const matter = graph.kind[target] === TARGET ? graph.probability[target]! || 0 : graph.influence[target]! || 0;
+    return 2 * share * Math.min(1, matter / most);
+  };
 }
 
 /** All edges of a node to visible nodes. */
@@ -67,7 +81,7 @@ export function edgesOf(graph: GraphData, node: number, shown: Uint8Array): Edge
   return gather(graph, kept.subarray(0, size));
 }
 
-function gather(graph: GraphData, edges: Int32Array): EdgeList {
+function gather(graph: GraphData, edges: Int32Array, matter: ((share: number, target: number) => number) | null = null): EdgeList {
   const source = new Int32Array(edges.length);
   const target = new Int32Array(edges.length);
   const share = new Float32Array(edges.length);
@@ -79,7 +93,7 @@ function gather(graph: GraphData, edges: Int32Array): EdgeList {
     target[k] = t;
     share[k] = total > 0 ? graph.weight[e]! / total : 0;
   }
-  return sortEdges(source, target, share);
+  return sortEdges(source, target, share, matter ? share.map((part, k) => matter(part, target[k]!)) : share);
 }
 
 export interface View {
@@ -90,7 +104,10 @@ export interface View {
   height: number;
 }
 
-/** Draws a list, the strongest class first and each weaker one under it, as far as the time allows. */
+/** How many of the strongest edges are drawn at once. */
+const AT_ONCE = 2000;
+
+/** Draws a list: the strongest edges at once, from weak to strong, the weaker ones under them as far as time allows. */
 export class EdgePass {
   private at: number;
 
@@ -108,28 +125,46 @@ export class EdgePass {
     return this.at <= 0;
   }
 
-  /** until: time of performance.now() after which the rest is left for the next call. */
-  run(context: CanvasRenderingContext2D, until: number): void {
-    const { list, palette, focus } = this;
+  /** Draw the strongest edges. */
+  begin(context: CanvasRenderingContext2D): void {
+    const end = this.list.order.length;
+    this.at = Math.max(0, end - AT_ONCE);
     context.save();
+    let c = 0;
+    for (let from = this.at; from < end; ) {
+      while (this.list.start[c + 1]! <= from) c++;
+      const to = Math.min(end, this.list.start[c + 1]!, from + CHUNK);
+      this.stroke(context, c, from, to);
+      from = to;
+    }
+    context.restore();
+  }
+
+  /** Draw weaker ones under what is there. until: time of performance.now() after which the next call goes on. */
+  more(context: CanvasRenderingContext2D, until: number): void {
+    if (this.done) return;
+    context.save();
+    // Slower than drawing on top: for what does not fit into the first moment only.
     context.globalCompositeOperation = "destination-over";
-    context.lineCap = "butt";
     let c = 2 * LEVELS - 1;
-    while (c > 0 && list.start[c]! >= this.at) c--;
     while (this.at > 0) {
-      while (c > 0 && list.start[c]! >= this.at) c--;
-      const strength = c >> 1;
-      context.strokeStyle = c & 1 ? palette.negative : palette.positive;
-      context.globalAlpha = (focus ? FOCUS_ALPHA : CONTEXT_ALPHA)[strength]!;
-      context.lineWidth = WIDTHS[strength]! * (focus ? 1 : 0.8);
-      const from = Math.max(list.start[c]!, this.at - CHUNK);
-      context.beginPath();
-      for (let k = from; k < this.at; k++) this.curve(context, list.order[k]!);
-      context.stroke();
+      while (this.list.start[c]! >= this.at) c--;
+      const from = Math.max(this.list.start[c]!, this.at - CHUNK);
+      this.stroke(context, c, from, this.at);
       this.at = from;
       if (performance.now() > until) break;
     }
     context.restore();
+  }
+
+  private stroke(context: CanvasRenderingContext2D, c: number, from: number, to: number): void {
+    const strength = c >> 1;
+    context.strokeStyle = c & 1 ? this.palette.negative : this.palette.positive;
+    context.globalAlpha = (this.focus ? FOCUS_ALPHA : CONTEXT_ALPHA)[strength]!;
+    context.lineWidth = WIDTHS[strength]!;
+    context.beginPath();
+    for (let k = from; k < to; k++) this.curve(context, this.list.order[k]!);
+    context.stroke();
   }
 
   private curve(context: CanvasRenderingContext2D, i: number): void {

@@ -28,8 +28,9 @@ interface Rect {
 
 const meets = (a: Rect, b: Rect): boolean => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
-/** Places for labels inside width × height. */
-export function placeLabels(wanted: Wanted[], width: number, height: number): Placed[] {
+/** Places for labels inside width × height. covers: how many glyphs a rectangle would cover; of the free spots the
+ * first that covers the fewest is taken. */
+export function placeLabels(wanted: Wanted[], width: number, height: number, covers: (left: number, top: number, right: number, bottom: number) => number = () => 0): Placed[] {
   const placed: Placed[] = [];
   const taken: Rect[] = wanted.map((w) => ({ left: w.x - w.r, right: w.x + w.r, top: w.y - w.r, bottom: w.y + w.r }));
   const sorted = [...wanted].sort((a, b) => b.weight - a.weight || a.node - b.node);
@@ -38,14 +39,18 @@ export function placeLabels(wanted: Wanted[], width: number, height: number): Pl
     if (label.weight < 2 && placed.some((p) => p.text === label.text && Math.hypot(p.x - label.x, p.y - label.y) < SAME_TEXT)) continue;
     const own = wanted.indexOf(label);
     let best: Rect | null = null;
+    let least = Number.POSITIVE_INFINITY;
     for (const [dx, dy] of spots(label)) {
       const left = label.x + dx;
       const top = label.y + dy;
       const rect = { left: left - 2, right: left + label.width + 2, top, bottom: top + HEIGHT };
       if (rect.left < 0 || rect.right > width || rect.top < 0 || rect.bottom > height) continue;
       if (taken.some((other, k) => k !== own && meets(rect, other))) continue;
+      const count = covers(rect.left, rect.top + 1, rect.right, rect.bottom - 1);
+      if (count >= least) continue;
+      least = count;
       best = rect;
-      break;
+      if (count === 0) break;
     }
     if (!best && label.weight >= 2) {
       const left = Math.max(2, Math.min(width - label.width - 2, label.x + label.r + 4));

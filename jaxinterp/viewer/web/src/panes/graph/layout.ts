@@ -10,6 +10,8 @@ export interface Layout {
   y: Float32Array;
   /** Radius of every glyph at zoom 1. */
   r: Float32Array;
+  /** The middle one of all radii. */
+  small: number;
   /** Left edges of the columns and the right edge of the last one. */
   columns: Float32Array;
   /** Upper edges of the rows from the lowest row (embeddings) up, and last the upper edge of all. Falling values. */
@@ -100,7 +102,7 @@ export function place(graph: GraphData, width: number, height: number, band: num
       const w = columnEdges[c + 1]! - columnEdges[c]!;
       lines = Math.max(lines, (counts[row * columns + c]! * SPACING) / Math.max(SPACING, w));
     }
-    need[row] = Math.max(LEAST_ROW, Math.min(6, lines) * SPACING + 4);
+    need[row] = Math.max(row === 0 ? 24 : LEAST_ROW, Math.min(6, lines) * SPACING + 4);
   }
   const rowSizes = new Float32Array(rows);
   rowSizes.set(share(need, Math.max(1, height - band)));
@@ -114,7 +116,7 @@ export function place(graph: GraphData, width: number, height: number, band: num
 
   const order = sorted(n, (i) => cell[i]! * 16 + rank(i), rows * columns * 16, (i) => 1 - Math.max(0, influence[i]! || 0) / (strongest || 1));
 
-  const layout: Layout = { width, height, x: new Float32Array(n), y: new Float32Array(n), r: new Float32Array(n), columns: columnEdges, rows: rowEdges, firstPosition: first };
+  const layout: Layout = { width, height, x: new Float32Array(n), y: new Float32Array(n), r: new Float32Array(n), small: 0, columns: columnEdges, rows: rowEdges, firstPosition: first };
   for (let at = 0; at < n; ) {
     const c = cell[order[at]!]!;
     const size = counts[c]!;
@@ -130,6 +132,7 @@ export function place(graph: GraphData, width: number, height: number, band: num
     }
     at += size;
   }
+  layout.small = layout.r.slice().sort()[n >> 1] ?? 0;
   return layout;
 }
 

@@ -9,6 +9,9 @@ import type { Layout } from "./layout";
 const FILLS = 10;
 const CHUNK = 128;
 const LARGEST = 8;
+/** From so many nodes on, glyphs of a smaller radius than TINY are squares without an outline. */
+const MANY = 3000;
+const TINY = 1.6;
 
 /** Radius on the screen: glyphs grow with the zoom up to a size. */
 export const radius = (layout: Layout, node: number, k: number): number => Math.max(layout.r[node]!, Math.min(LARGEST, layout.r[node]! * k));
@@ -40,12 +43,22 @@ export function drawNodes(context: CanvasRenderingContext2D, graph: GraphData, l
   const next = start.slice();
   for (let i = 0; i < graph.n; i++) if (shown[i]) order[next[graph.kind[i]! * FILLS + steps[i]!]!++] = i;
   context.lineWidth = 0.9;
+  const tiny = order.length > MANY && order.length > 0 && layout.small * view.k < TINY;
   for (const kind of [ERROR, 2, 0, EMBEDDING, TARGET]) {
     for (let step = 0; step < FILLS; step++) {
       const c = kind * FILLS + step;
       const colour = fill(kind, step / (FILLS - 1), palette);
-      context.fillStyle = colour[0];
+      context.fillStyle = tiny ? mix(colour[0], colour[1], 0.6) : colour[0];
       context.strokeStyle = colour[1];
+      if (tiny) {
+        // Shapes cannot be told apart at this size, and squares are drawn much faster.
+        for (let k = start[c]!; k < start[c + 1]!; k++) {
+          const i = order[k]!;
+          const r = radius(layout, i, view.k);
+          context.fillRect(layout.x[i]! * view.k + view.x - r, layout.y[i]! * view.k + view.y - r, 2 * r, 2 * r);
+        }
+        continue;
+      }
       for (let from = start[c]!; from < start[c + 1]!; from += CHUNK) {
         context.beginPath();
         for (let k = from; k < Math.min(start[c + 1]!, from + CHUNK); k++) {

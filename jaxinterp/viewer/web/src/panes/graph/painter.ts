@@ -118,7 +118,7 @@ export class Painter {
     const node = this.session.clicked.peek();
     this.focusList = !this.graph || node === null ? null : (list ?? edgesOf(this.graph, node, this.session.shown.peek()));
     const dim = node !== null && !!this.focusList?.order.length;
-    this.sheets.edges.style.opacity = dim ? "0.22" : "1";
+    this.sheets.edges.style.opacity = dim ? "0.16" : "1";
     this.sheets.nodes.style.opacity = dim ? "0.5" : "1";
     if (byClick) this.marks.push("jaxinterp:click-drawn");
     this.ask(FOCUS | TOP);
@@ -175,13 +175,15 @@ export class Painter {
       const context = fit(sheets.focus, view.width, view.height);
       this.focusPass = null;
       if (this.focusList && node !== null) {
-        drawNeighbours(context, graph, layout, this.focusList, node, view, colours);
         this.focusPass = new EdgePass(this.focusList, layout, view, colours, true);
+        this.focusPass.begin(context);
+        drawNeighbours(context, graph, layout, this.focusList, node, view, colours);
       }
     }
     if (todo & EDGES && this.context) {
-      fit(sheets.edges, view.width, view.height);
+      const context = fit(sheets.edges, view.width, view.height);
       this.edgePass = new EdgePass(this.context, layout, view, colours, false);
+      this.edgePass.begin(context);
     }
     this.focusPass = this.go(this.focusPass, sheets.focus, until);
     this.edgePass = this.go(this.edgePass, sheets.edges, until);
@@ -194,7 +196,7 @@ export class Painter {
 
   private go(pass: EdgePass | null, sheet: HTMLCanvasElement, until: number): EdgePass | null {
     if (!pass) return null;
-    pass.run(sheet.getContext("2d")!, until);
+    pass.more(sheet.getContext("2d")!, until);
     return pass.done ? null : pass;
   }
 
@@ -203,6 +205,12 @@ export class Painter {
     const { layout, view } = this;
     if (!layout) return null;
     return [layout.x[node]! * view.k + view.x, layout.y[node]! * view.k + view.y, radius(layout, node, view.k)];
+  }
+
+  /** How many glyphs stand in a rectangle of the plot. */
+  countWithin(left: number, top: number, right: number, bottom: number): number {
+    const { grid, view } = this;
+    return grid ? grid.within((left - view.x) / view.k, (top - view.y) / view.k, (right - view.x) / view.k, (bottom - view.y) / view.k).length : 0;
   }
 
   nodeAt(x: number, y: number): number | null {

@@ -59,7 +59,7 @@ export function drawTop(context: CanvasRenderingContext2D, session: Session, pai
   context.textAlign = "left";
   context.textBaseline = "middle";
   context.lineJoin = "round";
-  for (const label of placeLabels(wanted, view.width, view.height)) {
+  for (const label of placeLabels(wanted, view.width, view.height, (...box) => painter.countWithin(...box))) {
     context.font = font(label.weight, colours);
     context.lineWidth = 3.5;
     context.strokeStyle = colours.panel;
@@ -107,5 +107,5 @@ function drawEdge(context: CanvasRenderingContext2D, session: Session, painter: 
   const edge = graph.edgeBetween(ends.target, ends.source);
   const share = edge >= 0 ? graph.link(edge).share : 0;
   const list = sortEdges(Int32Array.of(ends.source), Int32Array.of(ends.target), Float32Array.of(Math.max(0.2, Math.abs(share)) * (share < 0 ? -1 : 1)));
-  new EdgePass(list, painter.layout!, painter.view, colours, true).run(context, Number.POSITIVE_INFINITY);
+  new EdgePass(list, painter.layout!, painter.view, colours, true).begin(context);
 }
