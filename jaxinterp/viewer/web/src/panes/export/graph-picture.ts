@@ -21,7 +21,7 @@ const STEPS = 9;
 export function graphPicture(session: Session, palette: Palette): Picture {
   const graph = session.graph.value!;
   const shown = session.shown.value;
-  const width = Math.min(2400, Math.max(900, graph.tokens.length * 70));
+  const width = Math.min(2400, Math.max(1000, graph.tokens.length * 80));
   const height = Math.min(1500, Math.max(420, rowCount(graph) * 27 + BAND));
   const layout = place(graph, width, height, BAND);
   const marks: Mark[] = [...axes(graph, layout, palette)];
@@ -73,7 +73,7 @@ function edges(session: Session, graph: GraphData, shown: Uint8Array, layout: La
       ? `M${at(sx, sy)}Q${at((sx + tx) / 2, sy - Math.min(26, Math.abs(sx - tx) * 0.25 + 6))} ${at(tx, ty)}`
       : `M${at(sx, sy)}C${at(sx, middle)} ${at(tx, middle)} ${at(tx, ty)}`;
     const size = Math.sqrt(Math.min(1, Math.abs(share)));
-    marks.push({ kind: "path", d, stroke: share < 0 ? palette.negative : palette.positive, line: 0.5 + 4 * size, opacity: 0.1 + 0.6 * size });
+    marks.push({ kind: "path", d, stroke: share < 0 ? palette.negative : palette.positive, line: 0.4 + 2.4 * size, opacity: 0.08 + 0.4 * size });
   }
   return kept.length;
 }

@@ -79,7 +79,10 @@ function box(graph: GraphData, key: string, members: number[], group: boolean, n
 function nodeName(graph: GraphData, node: number, label: (node: number) => string): string {
   const own = label(node);
   const kind = graph.kind[node]!;
-  if (kind === TARGET) return (own || graph.place(node)).replace(/\s*\(p ?= ?[\d.e-]+\)\s*$/i, "");
+  if (kind === TARGET) {
+    const text = (own || graph.place(node)).replace(/\s*\(p ?= ?[\d.e-]+\)\s*$/i, "");
+    return text.trim() || visible(text);
+  }
   if (kind === EMBEDDING && (!own || own === graph.header.labels[String(node)])) return tokenOf(graph, graph.position[node]!);
   return own || graph.place(node);
 }
