@@ -53,7 +53,7 @@ export function HeadsOf({ session, graph, target, source, weight }: HeadsProps) 
       <span class="edge-bar" aria-hidden="true">
         <span class="edge-bar-fill" style={{ width: `${(100 * Math.abs(value)) / most}%`, background: signed(weight ? value / Math.abs(weight) : 0) }} />
       </span>
-      <span class={`number edge-share ${value > 0 ? "positive" : value < 0 ? "negative" : "faint"}`}>{weight ? columnPercent(value / Math.abs(weight)) : percent(null)}</span>
+      <span class={`number edge-share ${value > 0 ? "positive" : value < 0 ? "negative" : "faint"}`}>{weight ? columnPercent(value / Math.abs(weight), 1) : percent(null)}</span>
       <span class="number edge-weight">{columnSize(value, most)}</span>
     </li>
   );

@@ -45,17 +45,17 @@ export function RowLine({ id, at, session, graph, other, share, weight, most, he
         <span class="edge-name">{name}</span>
         <span class="edge-where">{where}</span>
       </span>
-      <span class="edge-acts">
+      {session.hovered.value === other && <span class="edge-acts">
         <button type="button" tabIndex={-1} class="edge-act" data-action={pinned ? "unpin" : "pin"} aria-label={`${pinned ? "Unpin" : "Pin"} ${name}`} onClick={(event) => stop(event, () => act("pin", other))}>
           {pinned ? "unpin" : "pin"}
         </button>
         <button type="button" tabIndex={-1} class="edge-act" data-action="hide" aria-label={`Hide ${name}`} onClick={(event) => stop(event, () => act("hide", other))}>
           hide
         </button>
-      </span>
+      </span>}
       <Bar share={share} most={most} />
       <span role="gridcell" class={`number edge-share ${share > 0 ? "positive" : share < 0 ? "negative" : "faint"}`}>
-        {columnPercent(share)}
+        {columnPercent(share, most)}
       </span>
       <span role="gridcell" class="number edge-weight" title={`weight ${weight}`}>
         {columnSize(weight, heaviest)}
@@ -101,7 +101,7 @@ export function GroupLine({ id, at, group, most, heaviest, inputs, active, folde
       </span>
       <Bar share={group.share} most={most} size={group.shareSize} />
       <span role="gridcell" class={`number edge-share ${group.share > 0 ? "positive" : group.share < 0 ? "negative" : "faint"}`}>
-        {columnPercent(group.share)}
+        {columnPercent(group.share, most)}
       </span>
       <span role="gridcell" class="number edge-weight">
         {columnSize(group.weight, heaviest)}

@@ -4,7 +4,7 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-const AROUND = 8;
+const AROUND = 5;
 
 export interface VirtualProps {
   count: number;
@@ -22,6 +22,7 @@ export interface VirtualProps {
 export function Virtual({ count, height, open, below, active, reset, line }: VirtualProps) {
   const box = useRef<HTMLDivElement>(null);
   const hung = useRef<HTMLDivElement>(null);
+  const known = useRef(0); // asking the page for it would cost a layout
   const [top, setTop] = useState(0);
   const [room, setRoom] = useState(400);
   const [extra, setExtra] = useState(0);
@@ -30,7 +31,10 @@ export function Virtual({ count, height, open, below, active, reset, line }: Vir
     const scroller = box.current!.parentElement!;
     const observer = new ResizeObserver(() => setRoom(scroller.clientHeight));
     observer.observe(scroller);
-    const onScroll = (): void => setTop(scroller.scrollTop);
+    const onScroll = (): void => {
+      known.current = scroller.scrollTop;
+      setTop(known.current);
+    };
     scroller.addEventListener("scroll", onScroll, { passive: true });
     return () => {
       observer.disconnect();
@@ -39,6 +43,8 @@ export function Virtual({ count, height, open, below, active, reset, line }: Vir
   }, []);
 
   useLayoutEffect(() => {
+    if (known.current === 0) return;
+    known.current = 0;
     box.current!.parentElement!.scrollTop = 0;
     setTop(0);
   }, [reset]);
@@ -62,10 +68,12 @@ export function Virtual({ count, height, open, below, active, reset, line }: Vir
 
   const first = Math.max(0, Math.floor((top - extra) / height) - AROUND);
   const last = Math.min(count, Math.ceil((top + room) / height) + AROUND);
+  // Elements go round: a line that leaves at one end is the one that comes in at the other.
+  const slots = Math.ceil(room / height) + 2 * AROUND + 2 + Math.ceil(extra / height);
   const lines = [];
   for (let i = first; i < last; i++) {
     lines.push(
-      <div class="virtual-line" role="presentation" key={i} style={{ top: `${at(i)}px`, height: `${height}px` }}>
+      <div class="virtual-line" role="presentation" key={i % slots} style={{ top: `${at(i)}px`, height: `${height}px` }}>
         {line(i)}
       </div>,
     );

@@ -38,20 +38,22 @@ export function signedSize(x: number): string {
   return x > 0 ? `+${sizeText(x)}` : sizeText(x);
 }
 
-/** A share in a column: one decimal, so that points are below each other. */
-export function columnPercent(x: number): string {
+/** A share in a column: as many decimals as the column's largest calls for, so that points are below each other. */
+export function columnPercent(x: number, most: number): string {
   const size = Math.abs(x) * 100;
   if (!(size > 0)) return "0 %";
   const sign = x < 0 ? "−" : "+";
-  return size < 0.05 ? `${sign}<0.1 %` : `${sign}${size.toFixed(1)} %`;
+  const decimals = most >= 0.01 ? 1 : most >= 1e-3 ? 2 : 3;
+  const least = 10 ** -decimals;
+  return size < 0.5 * least ? `${sign}<${least.toFixed(decimals)} %` : `${sign}${size.toFixed(decimals)} %`;
 }
 
 /** A number in a column with as many decimals as the column's largest calls for. */
 export function columnSize(x: number, most: number): string {
   const size = Math.abs(x);
-  const decimals = Math.max(0, Math.min(6, 3 - Math.floor(Math.log10(most))));
+  const decimals = most >= 1e4 ? 0 : Math.max(2, Math.min(6, 3 - Math.floor(Math.log10(most))));
   if (!(most >= 1e-4 && most < 1e6) || (size > 0 && size < 0.5 * 10 ** -decimals)) return signedSize(x);
-  const text = size.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  const text = size.toFixed(decimals).replace(/^(\d+)(\d{3})(?=\.|$)/, "$1,$2");
   return x === 0 ? "0" : `${x < 0 ? "−" : "+"}${text}`;
 }
 

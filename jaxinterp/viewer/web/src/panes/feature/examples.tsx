@@ -88,7 +88,7 @@ function Token({ cell, top, peak, wrap = false }: { cell: Cell; top: number; pea
   return (
     <>
       <span
-        class={peak ? "token peak" : "token"}
+        class={peak ? "example-token peak" : "example-token"}
         style={shade ? { backgroundColor: `color-mix(in srgb, var(--warn) ${shade.toFixed(0)}%, transparent)` } : undefined}
         title={cell.value > 0 ? `“${text}” ${sizeText(cell.value)}` : undefined}
       >

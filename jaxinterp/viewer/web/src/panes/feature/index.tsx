@@ -36,7 +36,7 @@ const SOURCES: Record<string, string> = {
 export function FeaturePane({ session }: PaneProps) {
   const graph = session.graph.value;
   const node = session.clicked.value;
-  if (!graph) return <div class="feature" />;
+  if (!graph) return <div class="feature-pane" />;
   if (node === null || node >= graph.n) return <p class="empty">Click a node to see what it is.</p>;
   return <NodePanel session={session} graph={graph} node={node} />;
 }
@@ -48,7 +48,7 @@ function NodePanel({ session, graph, node }: NodeProps) {
     box.current?.scrollTo(0, 0);
   }, [graph, node]);
   return (
-    <div class="feature" ref={box} tabIndex={0} aria-label={session.name(node)}>
+    <div class="feature-pane" ref={box} tabIndex={0} aria-label={session.name(node)}>
       <Title session={session} graph={graph} node={node} />
       <Facts graph={graph} node={node} />
       {graph.kind[node] === FEATURE ? <FeatureBody session={session} graph={graph} node={node} loaded={loaded} /> : <OtherNode session={session} graph={graph} node={node} />}
