@@ -121,6 +121,9 @@ describe("visible text", () => {
     ["a b", "a b"],
     ["\n\n", "⏎⏎"],
     ["\u0000x\u007f", "\\x00x\\x7f"],
+    ["\u202etxt.exe", "\\u202etxt.exe"],
+    ["\ufeffa\u200b", "\\ufeffa\\u200b"],
+    ["\u{1f468}\u200d\u{1f469}", "\u{1f468}\u200d\u{1f469}"],
     ['"', '"'],
     ["<b>", "<b>"],
   ])("%j is shown as %s", (text, shown) => {

@@ -195,8 +195,9 @@ export function visible(text: string): string {
   return text
     .replace(/\n/g, "⏎")
     .replace(/\t/g, "⇥")
-    // biome-ignore lint: control characters are what is looked for
-    .replace(/[\u0000-\u001f\u007f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`)
+    // Control characters, and those that change the direction of what follows or are not seen at all.
+    .replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`)
+    .replace(/[\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`)
     .replace(/^ +| +$/g, (blanks) => "·".repeat(blanks.length));
 }
 
