@@ -85,6 +85,7 @@ def shots(out: Path, graph: Path, other: Path) -> None:
                     shot(page, "viewer-trust", "dialog[open]")
                     page.press("Escape")
                     page.click("[data-action=compare]")
+                    page.click("[data-compare]")
                     page.wait(f"{SESSION}.other.value !== null")
                     shot(page, "viewer-compare")
                 bad = [p for p in page.problems() if p["kind"] != "console warning"]

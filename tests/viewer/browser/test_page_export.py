@@ -116,8 +116,7 @@ def test_single_file_works_without_server_and_network(page: Page, window: Window
 
 def test_compare_matches_nodes_of_two_graphs(page: Page) -> None:
     page.click("[data-action=compare]")
-    if page.count("[data-compare]"):
-        page.click("[data-compare]")
+    page.click("[data-compare]")
     page.wait(f"{SESSION}.other.value !== null")
     found = page.js(f"({{n: {SESSION}.other.value.graph.n, c: {SESSION}.other.value.comparison}})")
     pairs, size = found["c"]["pairs"], graph(page, "n")
@@ -127,3 +126,7 @@ def test_compare_matches_nodes_of_two_graphs(page: Page) -> None:
         for field in ("kind", "layer", "index"):
             ours, theirs = graph(page, f"{field}[{a}]"), page.js(f"{SESSION}.other.value.graph.{field}[{b}]")
             assert ours == theirs
+    assert len(pairs) > 8
+    assert page.count(".compare-overlay canvas, .compare-overlay svg") > 0
+    page.click("[data-action=compare-close]")
+    page.wait(f"{SESSION}.other.value === null && document.querySelector('.compare-overlay') === null")
