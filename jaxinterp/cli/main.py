@@ -27,6 +27,8 @@ VERBS = {
     "info": "say what a file is: model, dictionary of any format, or graph",
     "qk": "say why an attention head looks where it looks: scores as sums over pairs of sources",
     "heads": "open the edges of a graph into the attention heads that carry them",
+    "dashboards": "compute what features do: examples, histograms, logits, neighbours; export them",
+    "plot": "draw a graph as a figure for a paper: SVG, PDF or PNG",
     "view": "look at graphs in the browser; trace prompts from it (live mode); write them as one HTML file",
     "reproduce": "make a graph again from its record and compare",
 }

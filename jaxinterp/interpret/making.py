@@ -155,7 +155,7 @@ def provenance(
     rules: Rules, given: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What the bytes depend on: no time, host, path, or number of devices along the batch."""
-    first = source.batch(0)
+    first, tokenizer = source.batch(0), model.tokenizer
     tokens = hashlib.sha256()
     for array in first:
         tokens.update(np.ascontiguousarray(array[: config.block]).astype(np.int64).tobytes())
@@ -164,6 +164,7 @@ def provenance(
     divided = rules.targets("batch", mesh)
     return {
         "model": {"name": model.name, "digest": model.digest()},
+        "tokenizer": tokenizer.digest() if hasattr(tokenizer, "digest") else None,
         "dictionary": {
             "name": dictionary.name,
             "digest": dictionary.digest(),
