@@ -33,7 +33,7 @@ export function axisFor(graph: GraphData, width: number): Axis {
     longest = Math.max(longest, Math.min(MOST_LETTERS, size));
   }
   const turned = letters * 6.2 > width || longest * 6.4 + 6 > room * 1.25;
-  return turned ? { height: Math.min(70, 20 + longest * 4.6), turned } : { height: 24, turned };
+  return turned ? { height: Math.min(66, 18 + longest * 4.3), turned } : { height: 24, turned };
 }
 
 export function drawAxes(context: CanvasRenderingContext2D, graph: GraphData, layout: Layout, view: View, axis: Axis, palette: Palette): void {
