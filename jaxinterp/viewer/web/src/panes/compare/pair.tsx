@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { mix, type Palette, palette, signed } from "../../draw/colour";
 import { outline } from "../../draw/glyph";
 import { type GraphData, visible } from "../../model/bundle";
-import { type Layout, place } from "../graph/layout";
+import { type Layout, place, rowCount } from "../graph/layout";
 
 export interface Mark {
   a: number;
@@ -25,11 +25,12 @@ interface Props {
 }
 
 const AXIS = 20;
-const PAD = 12;
+const PAD = 30;
+const RIGHT = 10;
 
 /** What is drawn of one graph: its layout moved into the canvas. */
 function useGraph(graph: GraphData, width: number, height: number): Layout | null {
-  return useMemo(() => (width > 60 && height > 60 ? place(graph, width - 2 * PAD, height - AXIS - 6, 40) : null), [graph, width, height]);
+  return useMemo(() => (width > 60 && height > 60 ? place(graph, width - PAD - RIGHT, height - AXIS - 6, 40) : null), [graph, width, height]);
 }
 
 export function Pair({ a, b, partnerA, partnerB, selected, hovered, edge, onHover, onSelect }: Props) {
@@ -161,8 +162,16 @@ function drawGraph(canvas: HTMLCanvasElement, graph: GraphData, layout: Layout, 
     context.stroke();
   }
   context.font = `11px ${colours.font}`;
-  context.textAlign = "center";
+  context.textAlign = "right";
   context.fillStyle = colours.muted;
+  const rows = rowCount(graph);
+  for (let row = 1, free = Infinity; row < rows - 1; row++) {
+    const y = (layout.rows[row]! + layout.rows[row + 1]!) / 2;
+    if (free - y < 13) continue;
+    free = y;
+    context.fillText(`L${row - 1}`, -6, y + 4);
+  }
+  context.textAlign = "center";
   let free = -Infinity;
   for (let c = 0; c + 1 < layout.columns.length; c++) {
     const position = c + layout.firstPosition;

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import type { Comparison } from "../../io/types";
 import type { GraphData } from "../../model/bundle";
-import { difference, edgeRows, matches, nodeRows, sorted } from "./rows";
+import { difference, edgeRows, matches, nodeRows, sorted, tokenOf } from "./rows";
 
 const graph = (kind: number[], influence: number[], activation: number[], total: number[]): GraphData =>
   ({
-    n: kind.length, kind, influence, activation, inputTotal: total, probability: kind.map((k) => (k === 4 ? 0.5 : Number.NaN)),
+    n: kind.length, kind, influence, activation, inputTotal: total, tokens: [" the", "\n"], position: kind.map((_, i) => i), probability: kind.map((k) => (k === 4 ? 0.5 : Number.NaN)),
     influenceTotal: influence.reduce((s, q, i) => s + (kind[i] === 4 ? 0 : q), 0), place: (i: number) => `node ${i}`,
   }) as unknown as GraphData;
 
@@ -21,6 +21,12 @@ test("matched nodes with what they are in both graphs; pairs that no graph has a
   expect(rows[2]!.influenceA).toBe(0.5);
   expect(difference(rows[0]!, "influence")).toBeCloseTo(-0.25, 9);
   expect(difference(rows[1]!, "activation")).toBe(0);
+});
+
+test("the token that a node stands at", () => {
+  expect(tokenOf(a, 0)).toBe("the");
+  expect(tokenOf(a, 1)).toBe("⏎");
+  expect(tokenOf(a, 2)).toBe("");
 });
 
 test("edges with the part of the target's input that they are in each graph", () => {

@@ -1,13 +1,15 @@
 // What a comparison of two graphs comes to as rows of tables. Pure.
 
 import type { Comparison } from "../../io/types";
-import type { GraphData } from "../../model/bundle";
+import { type GraphData, visible } from "../../model/bundle";
 
 export interface NodeRow {
   a: number;
   b: number;
   name: string;
   place: string;
+  /** The token that it stands at, "" for tokens themselves. */
+  token: string;
   kind: number;
   activationA: number;
   activationB: number;
@@ -37,7 +39,15 @@ const known = (x: number): number => (Number.isFinite(x) ? x : 0);
 export const difference = (row: NodeRow, of: "activation" | "influence"): number =>
   of === "activation" ? known(row.activationB) - known(row.activationA) : known(row.influenceB) - known(row.influenceA);
 
+const EMBEDDING = 3;
 const TARGET = 4;
+
+/** The token that a node stands at; "" where its name says it already. */
+export function tokenOf(graph: GraphData, node: number): string {
+  if (graph.kind[node] === EMBEDDING || graph.kind[node] === TARGET) return "";
+  const token = graph.tokens[graph.position[node]!];
+  return token === undefined ? "" : visible(token.trim() || token);
+}
 
 const part = (graph: GraphData, i: number): number =>
   graph.kind[i] === TARGET ? graph.probability[i]! : graph.influenceTotal > 0 ? graph.influence[i]! / graph.influenceTotal : Number.NaN;
@@ -51,6 +61,7 @@ export function nodeRows(a: GraphData, b: GraphData, comparison: Comparison, nam
       b: j,
       name: nameOf(i),
       place: a.place(i),
+      token: tokenOf(a, i),
       kind: a.kind[i]!,
       activationA: a.activation[i]!,
       activationB: b.activation[j]!,

@@ -4,7 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import { count, percent, signed, sizeText } from "../../draw/colour";
 import { outlinePath } from "../../draw/glyph";
 import { type GraphData, KINDS } from "../../model/bundle";
-import { difference, type EdgeRow, type Key, matches, type NodeRow, sorted } from "./rows";
+import { difference, type EdgeRow, type Key, matches, type NodeRow, sorted, tokenOf } from "./rows";
 
 const AT_ONCE = 200;
 
@@ -42,7 +42,7 @@ const plus = (text: string, x: number): string => (x > 0 ? `+${text}` : text);
 export function NodeTable({ rows, kinds, words, selected, onSelect, onHover }: { rows: NodeRow[]; kinds: Set<number>; words: string; selected: number | null; onSelect: (row: NodeRow) => void; onHover: (row: NodeRow | null) => void }) {
   const [key, setKey] = useState<Key>("influence");
   const [most, setMost] = useState(AT_ONCE);
-  const found = useMemo(() => sorted(rows.filter((r) => kinds.has(r.kind) && matches(`${r.name} ${r.place}`, words)), key), [rows, kinds, words, key]);
+  const found = useMemo(() => sorted(rows.filter((r) => kinds.has(r.kind) && matches(`${r.name} ${r.place} ${r.token}`, words)), key), [rows, kinds, words, key]);
   const largest = useMemo(() => Math.max(0, ...rows.filter((r) => r.kind !== 4).map((r) => Math.abs(difference(r, "influence")))), [rows]);
   const head = (k: Key, text: string, tip: string) => (
     <th scope="col" aria-sort={key === k ? (k === "name" ? "ascending" : "descending") : undefined}>
@@ -74,7 +74,7 @@ export function NodeTable({ rows, kinds, words, selected, onSelect, onHover }: {
                   <button type="button" class="compare-name" onClick={() => onSelect(r)} onFocus={() => onHover(r)}>
                     <Glyph kind={r.kind} />
                     <span class="ellipsis">{r.name || r.place}</span>
-                    {r.name && r.name !== r.place && <span class="faint">{r.place}</span>}
+                    <span class="faint ellipsis">{[r.name && r.name !== r.place ? r.place : "", r.token].filter(Boolean).join(" ")}</span>
                   </button>
                 </th>
                 <td>{sizeText(r.activationA)}</td>
@@ -105,7 +105,7 @@ export function EdgeTable({ rows, words, selected, onSelect }: { rows: EdgeRow[]
       <table class="compare-table">
         <thead>
           <tr>
-            <th scope="col">Edge</th>
+            <th scope="col" title="Ordered by how much more of the influence runs along it in one graph than in the other">Edge</th>
             <th scope="col" title="Part of the target's input in the first graph">share A</th>
             <th scope="col" title="Part of the target's input in the second graph">share B</th>
             <th scope="col">weight A</th>
@@ -145,7 +145,7 @@ export function EdgeTable({ rows, words, selected, onSelect }: { rows: EdgeRow[]
 export function OnlyTable({ graph, nodes, kinds, words, name, selected, onSelect }: { graph: GraphData; nodes: number[]; kinds: Set<number>; words: string; name: (node: number) => string; selected: number | null; onSelect: (node: number) => void }) {
   const [most, setMost] = useState(AT_ONCE);
   const found = useMemo(
-    () => nodes.filter((i) => i >= 0 && i < graph.n && kinds.has(graph.kind[i]!) && matches(`${name(i)} ${graph.place(i)}`, words)).sort((p, q) => (graph.influence[q] || 0) - (graph.influence[p] || 0)),
+    () => nodes.filter((i) => i >= 0 && i < graph.n && kinds.has(graph.kind[i]!) && matches(`${name(i)} ${graph.place(i)} ${tokenOf(graph, i)}`, words)).sort((p, q) => (graph.influence[q] || 0) - (graph.influence[p] || 0)),
     [graph, nodes, kinds, words],
   );
   return (
@@ -165,7 +165,7 @@ export function OnlyTable({ graph, nodes, kinds, words, name, selected, onSelect
                 <button type="button" class="compare-name" onClick={() => onSelect(i)}>
                   <Glyph kind={graph.kind[i]!} />
                   <span class="ellipsis">{name(i) || graph.place(i)}</span>
-                  {name(i) && name(i) !== graph.place(i) && <span class="faint">{graph.place(i)}</span>}
+                  <span class="faint ellipsis">{[name(i) && name(i) !== graph.place(i) ? graph.place(i) : "", tokenOf(graph, i)].filter(Boolean).join(" ")}</span>
                 </button>
               </th>
               <td>{sizeText(graph.activation[i]!)}</td>

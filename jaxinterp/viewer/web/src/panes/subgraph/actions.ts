@@ -132,7 +132,10 @@ export function openView(session: Session, name: string): void {
   const n = session.graph.value?.n ?? 0;
   session.change(`open “${name}”`, (view) => {
     const found = view.views.find((v) => v.name === name);
-    return found ? { ...complete(found.view, n), clicked: view.clicked, views: view.views } : view;
+    if (!found) return view;
+    const next = complete(found.view, n);
+    // Notes are on the graph: a view saved before they were written does not take them away.
+    return { ...next, clicked: view.clicked, views: view.views, notes: next.notes || view.notes };
   });
 }
 

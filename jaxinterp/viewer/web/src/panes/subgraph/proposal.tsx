@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import type { PaneProps } from "../../app";
-import { count, percent, sizeText } from "../../draw/colour";
+import { count, percent } from "../../draw/colour";
 import { Icon } from "../../draw/icons";
 import type { Proposed } from "../../io/types";
 import { EMBEDDING, FEATURE, TARGET, type GraphData } from "../../model/bundle";
@@ -39,6 +39,8 @@ export function proposedView(graph: GraphData, view: View, groups: { name: strin
   const most = [...ends].sort((a, b) => rank(graph, b) - rank(graph, a)).slice(0, 24);
   return setGroups(pin({ ...view, pinned: [], groups: [], positions: {} }, most), groups);
 }
+
+const likeness = (x: number): string => (Number.isFinite(x) ? x.toFixed(2) : "–");
 
 const rank = (graph: GraphData, i: number): number => (graph.kind[i] === TARGET ? 1 + (graph.probability[i] || 0) : graph.influence[i] || 0);
 
@@ -156,7 +158,7 @@ export function ProposalPanel({ session, graph }: PaneProps & { graph: GraphData
             <span title="Nodes">n</span>
             <span title="Mean likeness of two members">cohesion</span>
             <span title="Likeness of the pair that is least alike">weakest</span>
-            <span title="Sum of influence">infl.</span>
+            <span title="Share of the influence of all nodes">infl.</span>
           </div>
           <ul class="list sg-groups">
             {proposed.groups.map((g) => (
@@ -176,9 +178,9 @@ export function ProposalPanel({ session, graph }: PaneProps & { graph: GraphData
                     <span class="ellipsis">{g.name}</span>
                   </span>
                   <span class="number">{g.members.length}</span>
-                  <span class="number">{sizeText(g.cohesion)}</span>
-                  <span class="number">{sizeText(g.weakest)}</span>
-                  <span class="number">{sizeText(g.influence)}</span>
+                  <span class="number">{likeness(g.cohesion)}</span>
+                  <span class="number">{likeness(g.weakest)}</span>
+                  <span class="number">{percent(graph.influenceTotal > 0 ? g.influence / graph.influenceTotal : Number.NaN)}</span>
                 </label>
               </li>
             ))}

@@ -113,7 +113,9 @@ export function Sheet({ session, graph, drawing: still, width, height, fixed, on
     session.click(clicked !== null && s.box.members.includes(clicked) ? clicked : top);
   };
 
-  const focus = hover ?? (hovered === null ? null : (shapes.find((s) => s.box.members.includes(hovered))?.box.key ?? null));
+  // A box that has gone while the pointer was on it says no good-bye.
+  const here = hover !== null && shapes.some((s) => s.box.key === hover);
+  const focus = here ? hover : (hovered === null ? null : (shapes.find((s) => s.box.members.includes(hovered))?.box.key ?? null));
   const ends = (c: Curve): [string, string] => [shapes[c.edge.source]!.box.key, shapes[c.edge.target]!.box.key];
   const touching = focus === null ? null : curves.filter((c) => ends(c).includes(focus));
   const near = touching ? new Set(touching.flatMap(ends)) : null;
@@ -208,6 +210,7 @@ export function Sheet({ session, graph, drawing: still, width, height, fixed, on
 
   const startBand = (event: PointerEvent): void => {
     if ((event.target as Element).closest(".sg-box") || event.button !== 0) return;
+    listed.value = null;
     if (!(event.shiftKey || event.altKey) || fixed) return;
     const [x, y] = inSheet(event);
     svg.current!.setPointerCapture(event.pointerId);
