@@ -67,7 +67,10 @@ export interface Rows {
 
 export interface Heads {
   heads: [number, number, number][];
+  /** What the heads that are not listed carry together. */
   rest: number;
+  /** What passes no head, where that is told apart from rest. */
+  direct?: number;
 }
 
 export interface Comparison {

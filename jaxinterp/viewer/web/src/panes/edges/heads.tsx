@@ -39,14 +39,18 @@ export function HeadsOf({ session, graph, target, source, weight }: HeadsProps) 
   if (state.heads === null) {
     return (
       <div class="edge-heads">
-        <p class="muted">{graph.header.has_heads ? "The file does not open this edge into heads." : "This file does not say through which attention heads its edges run. This prints it:"}</p>
-        <Command label="command for the heads of this edge" text={`jaxinterp heads ${quoted(graph.header.file)} --model MODEL --dictionary DICTIONARY --edge ${source} ${target}`} />
-        {!graph.header.has_heads && <p class="muted">With <code class="mono">--out heads.json</code> in place of <code class="mono">--edge</code> the strongest heads of every edge are kept.</p>}
+        <p class="muted">
+          {graph.header.has_heads
+            ? "The file of heads beside this graph does not have this edge. To print it:"
+            : "Nothing is known of the attention heads that carry this edge. This opens all edges; the file belongs beside the graph, and the page shows it when the viewer is started again:"}
+        </p>
+        <Command label="command that opens edges into heads" text={`jaxinterp heads ${quoted(graph.header.file)} --model MODEL --dictionary DICTIONARY ${graph.header.has_heads ? `--edge ${source} ${target}` : `--out ${quoted(headsFile(graph.header.file))}`}`} />
       </div>
     );
   }
   const heads = [...state.heads.heads].sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
-  const most = Math.max(Math.abs(state.heads.rest), ...heads.map((head) => Math.abs(head[2]))) || 1;
+  const { rest, direct } = state.heads;
+  const most = Math.max(Math.abs(rest), Math.abs(direct ?? 0), ...heads.map((head) => Math.abs(head[2]))) || 1;
   const row = (name: string, value: number, key: string) => (
     <li class="head-row" key={key}>
       <span class="number">{name}</span>
@@ -62,11 +66,14 @@ export function HeadsOf({ session, graph, target, source, weight }: HeadsProps) 
       <p class="muted">{`How the weight ${sizeText(weight)} runs through attention heads:`}</p>
       <ul class="list" aria-label="Attention heads">
         {heads.map(([layer, head, value]) => row(`head ${layer}.${head}`, value, `${layer}.${head}`))}
-        {row("no head, and all others", state.heads.rest, "rest")}
+        {direct === undefined || direct === 0 ? null : row("no head", direct, "direct")}
+        {rest === 0 ? null : row(direct === undefined ? "no head, and all others" : "all other heads", rest, "rest")}
       </ul>
     </div>
   );
 }
+
+const headsFile = (file: string): string => `${file.replace(/\.[^.]*$/, "")}.heads.json`;
 
 function quoted(file: string): string {
   return /^[\w@%+=:,./-]+$/.test(file) ? file : `'${file.replace(/'/g, "'\\''")}'`;

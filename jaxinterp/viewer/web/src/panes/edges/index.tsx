@@ -10,14 +10,13 @@ import "./edges.css";
 import { NodeHead } from "./head";
 import { EdgeList, type Controls } from "./list";
 import { sideOf, sideOfRows, sums, type Direction, type Grouping, type Side, type Sorting } from "./rows";
-import { balance } from "./words";
 
 const TWO_COLUMNS = 640;
 const SIDES: Direction[] = ["inputs", "outputs"];
 const TITLE = { inputs: "Inputs", outputs: "Outputs" };
 
 const GROUPINGS: [Grouping, string][] = [["none", "no groups"], ["token", "by token"], ["layer", "by layer"]];
-const SORTINGS: [Sorting, string][] = [["share", "sort: share"], ["weight", "sort: weight"], ["position", "sort: position"]];
+const SORTINGS: [Sorting, string][] = [["share", "↓ share"], ["weight", "↓ weight"], ["position", "→ position"]];
 
 const controls = signal<Controls>({ grouping: "none", sorting: "share", text: "" });
 
@@ -77,6 +76,7 @@ function Opened({ session, graph, node }: { session: Session; graph: GraphData; 
     <div class="edges" ref={box}>
       <NodeHead session={session} graph={graph} node={node} />
       {!wide.value && (
+        <div class="edge-tabs-row">
           <div class="edge-tabs" role="tablist" aria-label="Side">
             {sides.map((side) => (
               <button
@@ -94,6 +94,8 @@ function Opened({ session, graph, node }: { session: Session; graph: GraphData; 
               </button>
             ))}
           </div>
+          {tab.value === "inputs" && <Balance side={sides[0]!} />}
+        </div>
       )}
       {graph.header.n_edges > graph.m && (
         <p class="edge-note">
@@ -113,7 +115,14 @@ function Opened({ session, graph, node }: { session: Session; graph: GraphData; 
       <div class={`edge-columns${wide.value ? layoutClass(sides) : ""}`}>
         {listed.map((side) => (
           <section class="edge-column" key={side.direction} aria-label={TITLE[side.direction]} role={wide.value ? undefined : "tabpanel"}>
-            <ColumnHead graph={graph} node={node} side={side} title={wide.value} />
+            {wide.value && (
+              <div class="edge-column-head">
+                <h2>
+                  {TITLE[side.direction]} <span class="number muted">{countText(side.of ?? side.node.length)}</span>
+                </h2>
+                {side.direction === "inputs" && <Balance side={side} />}
+              </div>
+            )}
             <EdgeList session={session} graph={graph} node={node} side={side} controls={controls.value} />
           </section>
         ))}
@@ -128,25 +137,15 @@ function layoutClass([into, out]: Side[]): string {
   return into!.node.length && !out!.node.length ? " two no-outputs" : " two";
 }
 
-function ColumnHead({ graph, node, side, title }: { graph: GraphData; node: number; side: Side; title: boolean }) {
+/** How much of the inputs is positive, how much negative. */
+function Balance({ side }: { side: Side }) {
   const { positive, negative, size } = useMemo(() => sums(side), [side]);
-  const into = side.direction === "inputs";
+  if (!(size > 0)) return null;
+  const text = `positive ${sizeText(positive)} (${percent(positive / size)}), negative ${sizeText(negative)} (${percent(-negative / size)})`;
   return (
-    <div class="edge-column-head">
-      {title && (
-        <h2>
-          {TITLE[side.direction]} <span class="number muted">{countText(side.of ?? side.node.length)}</span>
-        </h2>
-      )}
-      {into && side.node.length > 0 && (
-        <>
-          <div class="edge-balance" role="img" aria-label={`positive inputs ${sizeText(positive)}, negative ${sizeText(negative)}`} title={`positive ${sizeText(positive)} (${percent(positive / size)}), negative ${sizeText(negative)} (${percent(-negative / size)})`}>
-            <span class="positive" style={{ flexGrow: String(positive) }} />
-            <span class="negative" style={{ flexGrow: String(-negative) }} />
-          </div>
-          <p class="edge-sum muted number">{balance(graph, node, side)}</p>
-        </>
-      )}
+    <div class="edge-balance" role="img" aria-label={text} title={text}>
+      <span class="positive" style={{ flexGrow: String(positive / size) }} />
+      <span class="negative" style={{ flexGrow: String(-negative / size) }} />
     </div>
   );
 }

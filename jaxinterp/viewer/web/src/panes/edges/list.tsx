@@ -9,6 +9,7 @@ import { HeadsOf } from "./heads";
 import { GroupLine, RowLine } from "./line";
 import { choose, layout, sorted, type Grouping, type Side, type Sorting } from "./rows";
 import { Virtual } from "./virtual";
+import { balance } from "./words";
 
 const HEIGHT = 25;
 
@@ -127,6 +128,7 @@ export function EdgeList({ session, graph, node, side, controls }: ListProps) {
 
   const inputs = direction === "inputs";
   const kept = chosen.hidden + chosen.zero;
+  const said = useMemo(() => (inputs ? balance(graph, node, side) : ""), [side]);
   const id = (line: number): string => `edge-${direction}-${line}`;
   return (
     <>
@@ -142,6 +144,7 @@ export function EdgeList({ session, graph, node, side, controls }: ListProps) {
         onFocus={() => active < 0 && lines.length && setActive(0)}
         onMouseLeave={() => (session.hovered.value = null)}
       >
+        {inputs && said && <p class="edge-sum muted">{said}</p>}
         {lines.length > 0 && (
           <div class="edge-legend faint" aria-hidden="true">
             <span class="edge-legend-share" title={`Part of all that comes into ${inputs ? "this node" : "the node it leads to"}, by size. The colours here and in the graph are of this.`}>

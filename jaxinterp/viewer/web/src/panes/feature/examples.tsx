@@ -1,7 +1,7 @@
 // Texts on which a feature is active: one line each around the peak, the whole text on a click.
 
 import { useMemo, useState } from "preact/hooks";
-import { sizeText } from "../../draw/colour";
+import { count as countText, sizeText } from "../../draw/colour";
 import type { Example, Feature } from "../../io/types";
 import { cellsOf, inText, type Cell } from "./bytes";
 
@@ -16,6 +16,7 @@ export function Examples({ feature }: { feature: Feature }) {
   if (!groups.length) return null;
   const group = groups[Math.min(chosen, groups.length - 1)]!;
   const seen = new Set<string>();
+  const apart = useMemo(() => !feature.examples.some((one) => one.examples.some(hasBlanks)), [feature]);
   const step = (event: KeyboardEvent): void => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
@@ -41,12 +42,12 @@ export function Examples({ feature }: { feature: Feature }) {
         </button>
       </div>
       <div role="tabpanel">
-      <ol class="list">
+      <ol class={apart ? "list apart" : "list"}>
         {group.examples.map((example, i) => {
           const text = example.tokens.join("\u0000");
           const again = seen.has(text);
           seen.add(text);
-          return <Line key={`${feature.layer} ${feature.index} ${group.name} ${i} ${whole}`} example={example} top={top} open={whole} again={again} />;
+          return <Line key={`${feature.layer} ${feature.index} ${group.name} ${i} ${whole}`} example={example} top={top} open={whole} again={again} counted={feature.source === "jaxinterp"} />;
         })}
       </ol>
       </div>
@@ -54,15 +55,26 @@ export function Examples({ feature }: { feature: Feature }) {
   );
 }
 
-function Line({ example, top, open: first, again }: { example: Example; top: number; open: boolean; again: boolean }) {
+interface LineProps {
+  example: Example;
+  top: number;
+  open: boolean;
+  /** The same text is above. */
+  again: boolean;
+  /** Whether the file counts how often a text came; others only say that it came before. */
+  counted: boolean;
+}
+
+function Line({ example, top, open: first, again, counted }: LineProps) {
   const [open, setOpen] = useState(first);
   const cells = useMemo(() => cellsOf(example.tokens, example.values), [example]);
   const at = Math.max(0, cells.findIndex((cell) => example.at >= cell.from && example.at < cell.to));
   const peak = example.values[example.at] ?? 0;
-  const repeats = example.repeats > 1 || again;
-  const note = again ? "this text is listed above" : repeats ? `this text came ${example.repeats} times` : "";
+  const repeated = again || (!counted && example.repeats > 1);
+  const times = counted && example.repeats > 1 ? countText(example.repeats) : "";
+  const note = [again ? "this text is listed above" : repeated ? "the file marks this text as a repeated one" : "", times && `this text came ${times} times`].filter(Boolean).join(", ");
   return (
-    <li class={`example${open ? " open" : ""}${repeats ? " repeated" : ""}`}>
+    <li class={`example${open ? " open" : ""}${repeated ? " repeated" : ""}`}>
       <button type="button" class="example-line" data-action="expand-example" aria-expanded={open} title={open ? "Show one line" : "Show the whole text"} onClick={() => setOpen(!open)}>
         <span class="number example-value">{steady(peak)}</span>
         {open ? (
@@ -75,7 +87,7 @@ function Line({ example, top, open: first, again }: { example: Example; top: num
             <span class="example-right">{cells.slice(at, at + SIDE).map((cell, i) => <Token key={i} cell={cell} top={top} peak={i === 0} />)}</span>
           </>
         )}
-        {!open && <span class="number example-repeats" title={note || undefined}>{again ? "again" : repeats ? `×${example.repeats}` : ""}</span>}
+        {!open && <span class="number example-repeats" title={note || undefined}>{repeated ? "again" : times && `×${times}`}</span>}
       </button>
       {open && (example.where || note) && <p class="example-from muted">{[example.where, note].filter(Boolean).join(" · ")}</p>}
     </li>
@@ -98,6 +110,8 @@ function Token({ cell, top, peak, wrap = false }: { cell: Cell; top: number; pea
     </>
   );
 }
+
+const hasBlanks = (example: Example): boolean => example.tokens.some((token) => /^\s|\s$/.test(token));
 
 function highest(feature: Feature): number {
   let top = feature.max_activation ?? 0;

@@ -175,9 +175,11 @@ function WithoutDashboard({ session, graph, node }: NodeProps) {
         <p class="muted">
           {graph.header.has_features
             ? "The dashboards that are open have nothing on this feature."
-            : "No dashboards are open, so there are no example texts, logits or histograms. They are made once for a dictionary:"}
+            : "No dashboards are open, so there are no example texts, logits or histograms. They are made once for a dictionary, then shown with every graph of it:"}
         </p>
-        {!graph.header.has_features && <Command label="command that makes dashboards" text="jaxinterp dashboards --model MODEL --dictionary DICTIONARY --out FOLDER" />}
+        {!graph.header.has_features && (
+          <Command label="commands that make dashboards and show them" text={`jaxinterp dashboards --model MODEL --dictionary DICTIONARY --out FOLDER\njaxinterp view ${/\s/.test(graph.header.file) ? `'${graph.header.file}'` : graph.header.file} --features FOLDER`} />
+        )}
       </section>
     </>
   );

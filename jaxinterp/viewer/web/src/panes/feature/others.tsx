@@ -64,7 +64,7 @@ function TokenNode({ graph, node }: Plain) {
   const here = passing(graph, node);
   return (
     <section class="feature-part prose">
-      <p class="prompt-words" aria-label="The prompt">
+      <p class={graph.tokens.some((token) => /^\s|\s$/.test(token)) ? "prompt-words" : "prompt-words apart"} aria-label="The prompt">
         {graph.tokens.map((token, i) => (
           <span key={i} class={i === at ? "prompt-token here" : "prompt-token"}>
             {token}
