@@ -10,7 +10,7 @@ export interface Sizes {
   right: number;
 }
 
-export const DEFAULT: Sizes = { columns: 0.62, left: 0.62, right: 0.5 };
+export const DEFAULT: Sizes = { columns: 0.62, left: 0.56, right: 0.5 };
 
 /** Sizes from a text that was kept; what makes no sense is the default. */
 export function readSizes(text: string | null): Sizes {

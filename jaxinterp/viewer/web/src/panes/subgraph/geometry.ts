@@ -85,7 +85,7 @@ export function draw(boxes: readonly Box[], drawn: readonly BoxEdge[], positions
   const compact = aspect >= 2;
   const shapes = boxes.map((box) => shapeOf(box, font, compact));
   const items: Item[] = shapes.map(({ box, width, height }) => ({ width, height, level: box.level, position: box.position, band: box.kind === EMBEDDING || box.level < 0 ? 0 : box.kind === TARGET ? 2 : 1 }));
-  const plan = arrange(items, drawn, aspect, compact ? 32 : 46);
+  const plan = arrange(items, drawn, aspect, compact ? (aspect >= 3 ? 24 : 32) : 46);
   const base = { width: Math.sqrt(AREA * aspect), height: Math.sqrt(AREA / aspect) };
   // The sheet grows in steps, so that one box more does not move those placed by hand.
   const scale = SCALES.find((s) => plan.width <= base.width * s && plan.height <= base.height * s) ?? Math.max(plan.width / base.width, plan.height / base.height);

@@ -25,7 +25,7 @@ export function SubgraphPane({ session }: PaneProps) {
 /** Width over height, in steps, so that a divider moved a little leaves the picture as it is. */
 export function aspectOf(width: number, height: number): number {
   const wished = width > 40 && height > 40 ? width / height : 1.6;
-  return [0.8, 1, 1.25, 1.6, 2, 2.5, 3].reduce((a, b) => (Math.abs(Math.log(b / wished)) < Math.abs(Math.log(a / wished)) ? b : a));
+  return [0.8, 1, 1.25, 1.6, 2, 2.5, 3, 4].reduce((a, b) => (Math.abs(Math.log(b / wished)) < Math.abs(Math.log(a / wished)) ? b : a));
 }
 
 function Pane({ session, graph }: PaneProps & { graph: GraphData }) {

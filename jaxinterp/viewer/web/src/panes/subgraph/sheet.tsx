@@ -27,7 +27,7 @@ const signedPercent = (x: number): string => (x > 0 ? `+${percent(x)}` : percent
 
 /** The camera that shows everything. */
 export function fitted(bounds: Drawing["bounds"], width: number, height: number): { x: number; y: number; k: number } {
-  const room = 14;
+  const room = 10;
   const k = Math.max(0.05, Math.min(1.5, (width - 2 * room) / Math.max(1, bounds.width), (height - 2 * room) / Math.max(1, bounds.height)));
   return { k, x: width / 2 - k * (bounds.x + bounds.width / 2), y: height / 2 - k * (bounds.y + bounds.height / 2) };
 }

@@ -38,7 +38,7 @@ export function SubgraphTools({ session }: PaneProps) {
       </button>
       <span class="grow" />
       <button class="button small" type="button" data-action="propose" aria-expanded={busy} disabled={!session.graph.value} title="Find groups of nodes that do the same" onClick={() => startProposal(session)}>
-        Automatic groups…
+        Find groups…
       </button>
       <Views session={session} />
       <Notes session={session} />
