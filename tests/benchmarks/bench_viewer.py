@@ -31,7 +31,7 @@ REAL = ROOT.parent / "shared/cases/graphs/mit-gemma2-2b-clthp-night.json"
 DRAWN = "performance.getEntriesByName('jaxinterp:first-drawing')[0]"
 # The time stamp of the click itself, made where the browser receives it.
 LISTEN = "addEventListener('click', (e) => { window.__at = e.timeStamp; }, true)"
-CLICKED = "performance.getEntriesByName('jaxinterp:click-drawn').at(-1)?.startTime ?? 0"
+CLICKED = "(performance.getEntriesByName('jaxinterp:click-drawn').at(-1)?.startTime ?? 0)"
 
 
 def graphs(folder: Path) -> list[Path]:
