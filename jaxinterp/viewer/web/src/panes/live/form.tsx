@@ -51,7 +51,7 @@ export function Form({ session, trace }: { session: Session; trace: Trace }) {
         }}
       />
       <p id="live-said" class={`live-said ${said ? "bad" : "muted"}`} role="alert">
-        {said || (state.kind === "cancelled" ? "Cancelled." : "")}
+        {said || (state.kind === "cancelled" ? (state.late ? "Cancelled too late: the graph is among the files." : "Cancelled.") : "")}
       </p>
       <label for="live-targets">
         Targets <span class="muted">one a line; empty for the most probable next tokens</span>

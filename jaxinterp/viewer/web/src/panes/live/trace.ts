@@ -10,7 +10,7 @@ const PATIENCE = 5; // looks that may fail one after the other
 export type TraceState =
   | { kind: "idle" }
   | { kind: "running"; stage: string; fraction: number | null; cancelling: boolean }
-  | { kind: "cancelled" }
+  | { kind: "cancelled"; late: boolean }
   | { kind: "failed"; why: string };
 
 export interface Trace {
@@ -23,7 +23,7 @@ export function useTrace(session: Session, done: () => void): Trace {
   const [state, setState] = useState<TraceState>({ kind: "idle" });
   const job = useRef<number | null>(null);
   const gone = useRef(false);
-  const unwanted = useRef(false); // cancelled before the server gave it a number
+  const unwanted = useRef(false); // cancelled, perhaps before the server gave it a number
   useEffect(() => {
     gone.current = false;
     return () => {
@@ -46,10 +46,12 @@ export function useTrace(session: Session, done: () => void): Trace {
           continue;
         }
         job.current = null;
-        if (found.state === "cancelled") return setState({ kind: "cancelled" });
+        if (found.state === "cancelled") return setState({ kind: "cancelled", late: false });
         if (found.state === "failed" || found.graph === null) return setState({ kind: "failed", why: found.error ?? "the trace failed; the terminal says why" });
-        setState({ kind: "idle" });
         session.files.value = (await session.source.files()).files;
+        // Cancelled too late: it is there, but it is not put before the user.
+        if (unwanted.current) return setState({ kind: "cancelled", late: true });
+        setState({ kind: "idle" });
         done();
         await session.open(found.graph);
         return;
@@ -77,7 +79,7 @@ export function useTrace(session: Session, done: () => void): Trace {
   const cancel = async (): Promise<void> => {
     setState((old) => (old.kind === "running" ? { ...old, cancelling: true } : old));
     const id = job.current;
-    unwanted.current = id === null;
+    unwanted.current = true;
     if (id === null) return;
     try {
       await session.source.cancel(id);

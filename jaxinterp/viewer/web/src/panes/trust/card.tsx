@@ -80,7 +80,7 @@ const MEANINGS: [string, string, string, boolean][] = [
 const MORE: Record<string, string> = {
   without_bias: "without bias nodes",
   with_left_out: "with features that were not expanded counted as errors",
-  pruned: "with pruned nodes counted as errors",
+  pruned: "with pruned nodes counted as errors; the number above is of the graph before pruning",
 };
 
 function Scores({ scores }: { scores: Report["scores"] }) {

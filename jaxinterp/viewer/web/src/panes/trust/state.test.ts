@@ -21,6 +21,7 @@ describe("the trust card in short", () => {
   it("knows good from unknown", () => {
     expect(state(report({ checks: [check(true), check(null)] })).level).toBe("good");
     expect(state(report({ scores: {}, error_share: null })).level).toBe("unknown");
+    expect(state(report({ checks: [check(null)] })).level).toBe("unknown");
   });
 
   it("writes scores with two decimals", () => {

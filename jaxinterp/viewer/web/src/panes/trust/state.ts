@@ -16,9 +16,9 @@ export function state(report: Report): { level: Level; why: string } {
   if (error !== null && error > MUCH) return { level: "warn", why: `${percent(error)} of the influence ends in errors.` };
   if (replacement !== null && replacement < MUCH) return { level: "warn", why: `Features explain less than half of what reaches the targets.` };
   if (report.warnings.length) return { level: "warn", why: report.warnings.length === 1 ? report.warnings[0]! : `${report.warnings.length} things to know before believing this graph.` };
-  if (replacement === null && !report.checks.some((check) => check.ok)) return { level: "unknown", why: "The file does not hold what scores and checks need." };
   const passed = report.checks.filter((check) => check.ok).length;
-  return { level: "good", why: passed ? `All ${passed} checks that can be made hold.` : "Nothing speaks against this graph; its file does not hold what the checks need." };
+  if (!passed) return { level: "unknown", why: "Nothing speaks against this graph, but its file does not hold what the checks need." };
+  return { level: "good", why: passed === 1 ? "The one check that can be made holds." : `All ${passed} checks that can be made hold.` };
 }
 
 /** A score with two decimals, "–" where it is unknown. */
