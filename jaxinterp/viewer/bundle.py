@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,14 +54,19 @@ def pack(header: dict[str, Any], arrays: dict[str, tuple[str, np.ndarray]]) -> b
 
 
 def bundle(
-    graph: Graph, header: dict[str, Any], arrays: dict[str, tuple[str, np.ndarray]] | None = None
+    graph: Graph,
+    header: dict[str, Any],
+    arrays: dict[str, tuple[str, np.ndarray]] | None = None,
+    labels: Mapping[int, str] | None = None,
 ) -> bytes:
     """The bundle of a graph.
 
     header: what the graph itself does not know (file, view, revision, ...), see `facts` for the rest. arrays: those
-    of `graph_arrays`, where they have been made before.
+    of `graph_arrays`, where they have been made before. labels: of nodes that have none in the graph.
     """
-    return pack({**facts(graph), **header}, graph_arrays(graph) if arrays is None else arrays)
+    found = facts(graph)
+    found["labels"] = {**{str(i): text for i, text in (labels or {}).items()}, **found["labels"]}
+    return pack({**found, **header}, graph_arrays(graph) if arrays is None else arrays)
 
 
 def facts(graph: Graph) -> dict[str, Any]:

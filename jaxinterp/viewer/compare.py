@@ -18,6 +18,7 @@ from jaxinterp.graphs.order import row_sums
 from jaxinterp.graphs.summary import target_text
 
 MOST = 2000
+LOOKED = 300_000  # edges of each graph, the strongest, among which the differences are sought
 
 
 def compare(a: Graph, b: Graph, most: int = MOST) -> dict[str, Any]:
@@ -144,45 +145,62 @@ def _edges(
     a: Graph, b: Graph, first: np.ndarray, second: np.ndarray, most: int
 ) -> tuple[list[list[Any]], bool]:
     """The edges between matched nodes that differ most, and whether by the influence along them."""
-    count = len(first)
+    count = max(len(first), 1)
     known = all(np.isfinite(g.nodes["influence"]).any() for g in (a, b))
-    one, two = _between(a, first, known), _between(b, second, known)
-    keys, place = np.unique(np.concatenate([one[0], two[0]]), return_inverse=True)
-    flow, weight = np.zeros((2, len(keys))), np.zeros((2, len(keys)))
-    for side, (found, low) in enumerate(((one, 0), (two, len(one[0])))):
-        at = place[low : low + len(found[0])]
-        flow[side, at], weight[side, at] = found[1], found[2]
-    difference = np.abs(flow[0] - flow[1])
+    sides = [_Side(graph, nodes, known) for graph, nodes in ((a, first), (b, second))]
+    keys = np.union1d(*(side.strongest(LOOKED) for side in sides))
+    targets, sources = np.divmod(keys, count)
+    (flow_a, weight_a), (flow_b, weight_b) = (side.look(targets, sources) for side in sides)
+    difference = np.abs(flow_a - flow_b)
     order = np.argsort(-difference, kind="stable")[:most]
     order = order[difference[order] > 0]
-    targets, sources = np.divmod(keys[order], max(count, 1))
+    targets, sources = targets[order], sources[order]
     columns = [
         first[targets],
         first[sources],
         second[targets],
         second[sources],
-        weight[0, order],
-        weight[1, order],
+        weight_a[order],
+        weight_b[order],
     ]
     return [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)], known
 
 
-def _between(graph: Graph, nodes: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges between matched nodes: (target pair · count + source pair, signed flow, weight)."""
-    pair = np.full(len(graph), -1, np.int64)
-    pair[nodes] = np.arange(len(nodes))
-    rows = rows_of(graph.csr)
-    keep = np.flatnonzero((pair[rows] >= 0) & (pair[graph.indices] >= 0))
-    targets, sources = rows[keep], graph.indices[keep]
-    total = row_sums(graph.csr)
-    matter = (
-        np.nan_to_num(graph.nodes["influence"] + target_weights(graph.nodes))
-        if known
-        else np.ones(len(graph))
-    )
-    weights = graph.weights[keep].astype(np.float64)
-    flow = weights * (matter / np.where(total > 0, total, 1.0))[targets]
-    return pair[targets] * len(nodes) + pair[sources], flow, weights
+class _Side:
+    """One of the two graphs; nodes (P,): the node of every pair."""
+
+    def __init__(self, graph: Graph, nodes: np.ndarray, known: bool) -> None:
+        self.graph, self.nodes = graph, nodes
+        total = row_sums(graph.csr)
+        matter = (
+            np.nan_to_num(graph.nodes["influence"] + target_weights(graph.nodes))
+            if known
+            else np.ones(len(graph))
+        )
+        self.factor = matter / np.where(total > 0, total, 1.0)
+
+    def strongest(self, most: int) -> np.ndarray:
+        """The edges between matched nodes as target's pair · P + source's pair, at most ``most``, the strongest."""
+        pair = np.full(len(self.graph), -1, np.int64)
+        pair[self.nodes] = np.arange(len(self.nodes))
+        rows, columns = rows_of(self.graph.csr), self.graph.indices
+        found = np.flatnonzero((pair >= 0)[rows] & (pair >= 0)[columns])
+        if len(found) > most:
+            strength = np.abs(self.graph.weights[found]) * self.factor.astype(np.float32)[rows[found]]
+            found = found[np.argpartition(strength, len(found) - most)[len(found) - most :]]
+        return pair[rows[found]] * len(self.nodes) + pair[columns[found]]
+
+    def look(self, targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Signed flow and weight of the edges between these pairs, 0 where there is none."""
+        n, weights = len(self.graph), self.graph.weights
+        if not len(weights) or not len(targets):
+            return np.zeros(len(targets)), np.zeros(len(targets))
+        edges = rows_of(self.graph.csr).astype(np.int64) * n + self.graph.indices  # ascending
+        rows = self.nodes[targets]
+        wanted = rows * n + self.nodes[sources]
+        at = np.minimum(np.searchsorted(edges, wanted), len(edges) - 1)
+        weight = np.where(edges[at] == wanted, weights[at].astype(np.float64), 0.0)
+        return weight * self.factor[rows], weight
 
 
 def _counted(a: Graph, b: Graph, first: np.ndarray) -> list[str]:

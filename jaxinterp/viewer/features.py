@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import FEATURE, PART_NAMES, Graph
@@ -20,13 +23,17 @@ class FeatureSource:
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        self._lock = threading.Lock()  # sources read files and remember; requests come in several threads
 
     def record(self, graph: Graph, node: int) -> dict[str, Any] | None:
         """The record of a feature node (FEATURE of docs/viewer.md), or None. Raises InputError on damaged files."""
         place = graph.nodes[node]
         if place["kind"] != FEATURE or place["index"] < 0:
             return None
-        found = self.source.feature(int(place["layer"]), int(place["index"]), PART_NAMES[int(place["part"])])
+        with self._lock:
+            found = self.source.feature(
+                int(place["layer"]), int(place["index"]), PART_NAMES[int(place["part"])]
+            )
         return None if found is None else plain(found, "feature")
 
     def label(self, graph: Graph, node: int) -> str:
@@ -38,6 +45,28 @@ class FeatureSource:
             return ""
         label = (found or {}).get("label")
         return label if isinstance(label, str) else ""
+
+    def labels(self, graph: Graph) -> dict[int, str]:
+        """Labels of the graph's features that have none in the graph, where the source has them all at hand."""
+        known = getattr(self.source, "labels", None)
+        if not hasattr(known, "all"):
+            return {}
+        try:
+            with self._lock:
+                found = known.all()
+        except Exception:  # as above
+            LOG.exception("labels")
+            return {}
+        if not found:
+            return {}
+        features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
+        columns = (graph.nodes[name][features].tolist() for name in ("part", "layer", "index"))
+        labels = {}
+        for node, part, layer, index in zip(features.tolist(), *columns, strict=True):
+            one = found.get(f"{PART_NAMES[part]}/{layer}/{index}")
+            if one and isinstance(one.get("label"), str) and one["label"] and not graph.labels[node]:
+                labels[node] = one["label"]
+        return labels
 
 
 class Dashboards:

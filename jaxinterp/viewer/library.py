@@ -64,15 +64,15 @@ class Opened:
                 self._arrays = graph_arrays(self.graph)
             return self._arrays
 
-    def bundle(self, **more: Any) -> bytes:
-        """The bytes of bundle.py with the newest view; ``more`` for the header."""
+    def bundle(self, labels: dict[int, str] | None = None, **more: Any) -> bytes:
+        """The bytes of bundle.py with the newest view; ``labels`` from elsewhere, ``more`` for the header."""
         arrays, now = self.prepare(), self.current()
         header = {
             "file": self.path.name, "has_heads": False, "has_features": False, "live": False, **more,
             "writable": saving.writable(self.path), "view": now.view, "saved_from": now.saved_from,
             "revision": self._seen(now.revision), "view_notes": list(now.notes),
         }  # fmt: skip
-        return bundle(self.graph, header, arrays)
+        return bundle(self.graph, header, arrays, labels)
 
     def report_now(self, label: Label | None = None) -> dict[str, Any]:
         """REPORT, made once; ``label``: a feature's label from elsewhere."""

@@ -122,11 +122,11 @@ class Viewer:
     def bundle(self, request: Request, names: Names) -> Answer:
         """GET /api/graph/{id}/bundle"""
         opened = self._open(names)
+        source = opened.features(self.dashboards)
         data = opened.bundle(
-            has_heads=bool(opened.heads()),
-            has_features=opened.features(self.dashboards) is not None,
-            live=self.live,
-        )
+            None if source is None else source.labels(opened.graph),
+            has_heads=bool(opened.heads()), has_features=source is not None, live=self.live,
+        )  # fmt: skip
         return Answer(200, data, {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
 
     def report(self, request: Request, names: Names) -> Answer:

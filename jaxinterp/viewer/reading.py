@@ -35,10 +35,13 @@ Label = Callable[[int], str]
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """text: the line. nodes: a path from a token to the target. share: of influence on the target that takes the
-    route; error_share: that ends in error nodes. pinned, groups: the automatic subgraph."""
+    """text: the line. stops: what its arrows join, (name, nodes) each. nodes: a path from a token to the target.
+
+    share: of influence on the target that takes the route; error_share: that ends in error nodes. pinned, groups: the
+    automatic subgraph."""
 
     text: str
+    stops: tuple[tuple[str, tuple[int, ...]], ...]
     nodes: tuple[int, ...]
     share: float
     error_share: float
@@ -80,8 +83,10 @@ def read(graph: Graph, label: Label | None = None) -> Reading:
     pinned = _pinned(graph, route, influence, features, tokens, target)
     chosen = set(pinned)
     shown = [{**group, "members": [i for i in group["members"] if i in chosen]} for group in groups]
+    stops = _stops(graph, route, target)
     return Reading(
-        text=_text(graph, route, groups, errors, target, label),
+        text=_text(graph, stops, route.share, errors),
+        stops=stops,
         nodes=nodes,
         share=route.share,
         error_share=errors,
@@ -248,25 +253,25 @@ def _pinned(
     return tuple(sorted(dict.fromkeys(found)))
 
 
-def _text(
-    graph: Graph, route: _Route, groups: list[Group], errors: float, target: int, label: Label | None
-) -> str:
-    through = f"; {_percent(errors)} through error nodes" if errors > 0 else ""
+def _stops(graph: Graph, route: _Route, target: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """What the line names: the tokens, the groups, the target; the target alone where no token has influence."""
+    last = (say(graph, target), (target,))
     if not route.run:
-        return f"{say(graph, target)}: no token has influence on it{through}"
+        return (last,)
     texts = [graph.token_texts[int(graph.nodes["position"][i])] for i in route.run]
-    stops = [
-        shown(
-            "".join(texts) if texts[1:] and texts[1].startswith(" ") else " ".join(t.strip() for t in texts)
-        )
-    ]
-    if len(texts) == 1:
-        stops = [shown(texts[0])]
-    stops += [group["name"] for group in route.groups]
+    words = "".join(texts) if texts[1:] and texts[1].startswith(" ") else " ".join(t.strip() for t in texts)
+    first = shown(texts[0] if len(texts) == 1 else words)
+    middle = [(str(group["name"]), tuple(int(i) for i in group["members"])) for group in route.groups]
+    return ((first, tuple(int(i) for i in route.run)), *middle, last)
+
+
+def _text(graph: Graph, stops: Sequence[tuple[str, tuple[int, ...]]], share: float, errors: float) -> str:
+    through = f"; {_percent(errors)} through error nodes" if errors > 0 else ""
+    names = [name for name, _ in stops]
+    if len(names) == 1:
+        return f"{names[0]}: no token has influence on it{through}"
     pruned = " in the pruned graph" if graph.pruned else ""
-    return (
-        f"{' → '.join([*stops, say(graph, target)])}, {_percent(route.share)} of influence{pruned}{through}"
-    )
+    return f"{' → '.join(names)}, {_percent(share)} of influence{pruned}{through}"
 
 
 def _percent(share: float) -> str:

@@ -37,14 +37,14 @@ def report_of(graph: Graph, file: str = "graph.json", label: Label | None = None
     target = top_target(graph)
     reading: dict[str, Any] = {
         "text": f"{say(graph, target)}: its influence cannot be followed back (see the warnings)",
-        "nodes": [target], "share": None, "error_share": None, "target": target,
+        "stops": [], "nodes": [target], "share": None, "error_share": None, "target": target,
     }  # fmt: skip
     automatic: dict[str, Any] = {"pinned": list(plain_start(graph)), "groups": []}
     found = attempt("Influence", lambda: read(graph, label), None)
     if found is not None:
         reading = {
-            "text": found.text, "nodes": list(found.nodes), "share": found.share, "error_share": found.error_share,
-            "target": found.target,
+            "text": found.text, "stops": [[name, list(nodes)] for name, nodes in found.stops],
+            "nodes": list(found.nodes), "share": found.share, "error_share": found.error_share, "target": found.target,
         }  # fmt: skip
         automatic = {"pinned": list(found.pinned), "groups": list(found.groups)}
     errors = _NO_ERRORS

@@ -16,7 +16,7 @@ from jaxinterp.viewer.messages import Refused
 from jaxinterp.viewer.peek import peek
 from tests.graphs.graph_examples import random_graph
 from tests.support import shared
-from tests.viewer.graphs_to_view import REAL, app_for, ask, told
+from tests.viewer.graphs_to_view import REAL, app_for, ask, parsed, told
 
 
 @pytest.fixture
@@ -226,3 +226,20 @@ def test_heads_beside_a_graph(tmp_path):
     for wrong in ('{"edges": 4}', "[]", "{", '{"graph": "", "edges": [{"source": 1e9}]}'):
         (tmp_path / "g.heads.json").write_text(wrong)
         assert heads_of(tmp_path / "g.json", graph) == {}
+
+
+def test_labels_of_dashboards_fill_the_gaps(tmp_path):
+    from jaxinterp.dashboards.labels import Labels
+
+    graph = random_graph(0)
+    graph.save(tmp_path / "g.json")
+    source = Source()
+    source.labels = Labels(tmp_path)
+    place = graph.nodes[3]
+    source.labels.set(int(place["layer"]), int(place["index"]), label="three")
+    assert FeatureSource(source).labels(graph) == {3: "three"}
+    opened = Library([tmp_path / "g.json"]).open(0)
+    header, _ = parsed(opened.bundle({3: "three", int(graph.targets[0]): "not this"}))
+    assert header["labels"]["3"] == "three"
+    assert header["labels"][str(graph.targets[0])] == graph.labels[int(graph.targets[0])]
+    assert FeatureSource(Source()).labels(graph) == {}

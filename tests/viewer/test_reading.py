@@ -85,6 +85,8 @@ def test_real_graphs(name):
     reading, automatic = found["reading"], found["automatic"]
     kinds = graph.nodes["kind"]
     assert kinds[reading["nodes"][0]] == EMBEDDING
+    assert reading["text"].startswith(" → ".join(name for name, _ in reading["stops"]))
+    assert all(set(nodes) & set(reading["nodes"]) for _, nodes in reading["stops"])
     assert reading["nodes"][-1] == reading["target"] == top_target(graph)
     assert 0 < reading["share"] <= 1
     # errors of this target as all walks have it
