@@ -1,21 +1,31 @@
 import { describe, expect, it } from "vitest";
 import { percent, sizeText } from "../draw/colour";
-import { splitReading } from "./reading-text";
+import { stopsOf } from "./reading-text";
 import { DEFAULT, readSizes } from "./sizes";
 
 describe("the reading", () => {
-  it("is taken apart at its arrows", () => {
-    expect(splitReading("Dallas → Texas → say Austin, 61 % of influence; 22 % through error nodes", 3)).toEqual({
-      names: ["Dallas", "Texas", "say Austin"],
+  const text = "Dallas → a, b → say Austin, 61 % of influence; 22 % through error nodes";
+  const stops: [string, number[]][] = [
+    ["Dallas", [3]],
+    ["a, b", [5, 6]],
+    ["say Austin", [9]],
+  ];
+
+  it("is taken apart into stops that select the nodes of the path", () => {
+    expect(stopsOf(text, stops, [3, 6, 9], 10)).toEqual({
+      stops: [
+        { name: "Dallas", node: 3 },
+        { name: "a, b", node: 6 },
+        { name: "say Austin", node: 9 },
+      ],
       rest: ", 61 % of influence; 22 % through error nodes",
     });
-    expect(splitReading("Dallas → Austin", 2)).toEqual({ names: ["Dallas", "Austin"], rest: "" });
   });
 
-  it("stays as it is where a label holds an arrow or there is no path", () => {
-    expect(splitReading("a → b → c, 5 %", 2)).toBeNull();
-    expect(splitReading("This graph has no links.", 0)).toBeNull();
-    expect(splitReading("Only this", 2)).toBeNull();
+  it("stays a line where its stops do not fit it", () => {
+    expect(stopsOf("say x: no token has influence on it", [], [], 10)).toBeNull();
+    expect(stopsOf("something else", stops, [], 10)).toBeNull();
+    expect(stopsOf(text, stops, [3], 4)).toBeNull();
   });
 });
 

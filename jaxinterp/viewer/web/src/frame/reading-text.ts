@@ -1,12 +1,19 @@
-/** The names of the path's nodes and what is said after them; null where the text is no path of that many nodes. */
-export function splitReading(text: string, nodes: number): { names: string[]; rest: string } | null {
-  if (nodes < 1) return null;
-  const pieces = text.split(" → ");
-  if (pieces.length < nodes) return null;
-  // Labels may hold arrows or commas of their own: then the line is shown as it is.
-  if (pieces.length > nodes) return null;
-  const last = pieces.at(-1)!;
-  const found = /^(.*?)(, [^,]*% .*|: .*|; .*)$/s.exec(last);
-  const names = [...pieces.slice(0, -1), found ? found[1]! : last];
-  return { names, rest: found ? found[2]! : "" };
+/** A stop of the reading: its name and the node that it selects. */
+export interface Stop {
+  name: string;
+  node: number;
+}
+
+/** The stops of a reading as buttons and what its line says after them; null where the line is to be shown as it is.
+ * Of a stop's nodes the one on the path is selected. */
+export function stopsOf(text: string, stops: [string, number[]][], path: number[], n: number): { stops: Stop[]; rest: string } | null {
+  const line = stops.map(([name]) => name).join(" → ");
+  if (!stops.length || !text.startsWith(line)) return null;
+  const found: Stop[] = [];
+  for (const [name, nodes] of stops) {
+    const real = nodes.filter((node) => node >= 0 && node < n);
+    if (!real.length) return null;
+    found.push({ name, node: real.find((node) => path.includes(node)) ?? real[0]! });
+  }
+  return { stops: found, rest: text.slice(line.length) };
 }

@@ -2,24 +2,23 @@
 
 import type { PaneProps } from "../app";
 import { Icon } from "../draw/icons";
-import { splitReading } from "./reading-text";
+import { stopsOf } from "./reading-text";
 
 export function Reading({ session }: PaneProps) {
   const graph = session.graph.value;
   const report = session.report.value;
   if (!graph) return null;
   if (!report) return <p class="reading muted">Reading the graph…</p>;
-  const { nodes, text } = report.reading;
-  const path = nodes.filter((node) => node >= 0 && node < graph.n);
-  const parts = splitReading(text, path.length);
+  const { nodes, stops, text } = report.reading;
+  const parts = stopsOf(text, stops ?? [], nodes, graph.n);
   const warnings = report.warnings ?? [];
   const clicked = session.clicked.value;
   return (
     <div class="reading" id="reading" aria-label={`Reading: ${text}`}>
       {parts ? (
         <p class="reading-line">
-          {path.map((node, i) => (
-            <span class="reading-step" key={node}>
+          {parts.stops.map(({ name, node }, i) => (
+            <span class="reading-step" key={i}>
               {i > 0 && (
                 <span class="reading-arrow" aria-hidden="true">
                   →
@@ -39,7 +38,7 @@ export function Reading({ session }: PaneProps) {
                   session.hovered.value = null;
                 }}
               >
-                {session.view.value.labels[String(node)] ?? parts.names[i]}
+                {name}
               </button>
             </span>
           ))}

@@ -17,7 +17,7 @@ export interface Files {
 }
 
 export interface Report {
-  reading: { text: string; nodes: number[]; share: number | null; error_share: number | null; target: number | null };
+  reading: { text: string; stops: [string, number[]][]; nodes: number[]; share: number | null; error_share: number | null; target: number | null };
   automatic: { pinned: number[]; groups: { name: string; members: number[] }[] };
   scores: Record<string, number | null>;
   checks: { name: string; text: string; value: number | null; ok: boolean | null }[];

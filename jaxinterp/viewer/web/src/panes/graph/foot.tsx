@@ -45,8 +45,22 @@ export function Foot({ session }: PaneProps) {
           {all === 0 ? "no edges in this graph" : `${count(drawn)} of ${count(all)} edges`}
         </span>
       </label>
+      <Marked session={session} />
       <Hidden session={session} graph={graph} />
     </div>
+  );
+}
+
+function Marked({ session }: PaneProps) {
+  const size = session.marked.value.size;
+  if (!size) return null;
+  return (
+    <span class="row number graph-marked">
+      {count(size)} marked
+      <button class="link-button" type="button" data-action="unmark" onClick={() => (session.marked.value = new Set())}>
+        unmark
+      </button>
+    </span>
   );
 }
 

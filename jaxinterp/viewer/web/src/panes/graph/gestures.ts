@@ -151,9 +151,17 @@ export function bind(session: Session, painter: Painter, plot: HTMLElement, hove
       if (node !== null) togglePin(session, [node]);
     } else if (event.altKey) {
       if (node !== null) session.mark(node);
-    } else session.click(node);
+    } else {
+      if (event.detail < 2) before = session.clicked.peek();
+      session.click(node);
+    }
   };
-  const onDouble = (): void => camera.reset();
+  // The two clicks of a double click are no selection.
+  let before: number | null = null;
+  const onDouble = (): void => {
+    session.click(before);
+    camera.reset();
+  };
   plot.addEventListener("pointermove", onMove);
   plot.addEventListener("pointerleave", onLeave);
   plot.addEventListener("pointerdown", onDown, true);

@@ -172,7 +172,8 @@ function Selection({ session }: PaneProps) {
   if (graph && node !== null && node < graph.n) {
     const token = graph.tokens[graph.position[node]!];
     const links = `${graph.inStart[node + 1]! - graph.inStart[node]!} inputs, ${graph.outStart[node + 1]! - graph.outStart[node]!} outputs`;
-    text = `${session.name(node)}, ${graph.place(node)}${token === undefined ? "" : ` at token ${graph.position[node]} ${visible(token)}`}, ${links}${session.view.value.pinned.includes(node) ? ", pinned" : ""}`;
+    const place = session.label(node) ? `, ${graph.place(node)}` : "";
+    text = `${session.name(node)}${place}${token === undefined ? "" : ` at token ${graph.position[node]} ${visible(token)}`}, ${links}${session.view.value.pinned.includes(node) ? ", pinned" : ""}`;
   }
   return (
     <p class="hidden-text" id="graph-selection" aria-live="polite">
