@@ -164,6 +164,12 @@ class Graph:
             foreign=_select_foreign(self.foreign, masks.node_mask, masks.edge_mask),
         )
 
+    def plot(self, **options: Any) -> Any:
+        """A matplotlib figure of a part of the graph, for papers: see `plot.plot_graph` for the options."""
+        from jaxinterp.graphs.plot import plot_graph
+
+        return plot_graph(self, **options)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the graph: a name ending in .json gives the Neuronpedia dialect, .jigraph the native format.
 

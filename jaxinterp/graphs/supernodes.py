@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,16 @@ class Supernode:
     members: tuple[int, ...]
 
 
+class Place(NamedTuple):
+    """Where a group stands: the kind of its members (None if they differ), the mean layer, and part and position of
+    its most influential member."""
+
+    kind: int | None
+    layer: int
+    part: int
+    position: int
+
+
 @dataclass(frozen=True, eq=False)
 class SupernodeGraph:
     """A graph drawn with supernodes.
@@ -40,6 +50,7 @@ class SupernodeGraph:
     groups: supernodes, and nodes shown as they are as groups of one. weights (G, G) float64: A(source -> target),
     row = target, 0 within a group. activation (G,): sum over members, nan where none has one. influence (G,): sum
     over members. hidden: how many nodes of each kind are in no group. inside: how many edges run within a group.
+    places: where each group stands.
     """
 
     groups: tuple[Supernode, ...]
@@ -48,6 +59,7 @@ class SupernodeGraph:
     influence: np.ndarray
     hidden: dict[str, int]
     inside: int
+    places: tuple[Place, ...] = ()
 
     def edges(self) -> list[tuple[int, int, float]]:
         """(target, source, weight) of every edge between groups, largest size first."""
@@ -58,6 +70,12 @@ class SupernodeGraph:
 
     def _repr_html_(self) -> str | None:
         return html("supernodes", self)
+
+    def plot(self, **options: Any) -> Any:
+        """A matplotlib figure of the groups: see `plot.plot_supernodes` for the options."""
+        from jaxinterp.graphs.plot import plot_supernodes
+
+        return plot_supernodes(self, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; unknown activations are null."""
@@ -119,6 +137,7 @@ def grouped(graph: Graph, supernodes: Sequence[Supernode], singles: Sequence[int
         influence=np.bincount(group_of[shown], weights=influence, minlength=count),
         hidden={name: int(k) for name, k in zip(KIND_NAMES, lost, strict=True) if k},
         inside=inside,
+        places=tuple(_place(graph.nodes[list(group.members)]) for group in groups),
     )
 
 
@@ -153,6 +172,13 @@ def supernodes_of(graph: Graph) -> tuple[Supernode, ...]:
         if members:
             found.append(Supernode(entry[0], members))
     return tuple(found)
+
+
+def _place(members: np.ndarray) -> Place:
+    first = members[int(np.argmax(np.nan_to_num(members["influence"])))]
+    kinds = set(members["kind"].tolist())
+    layer = round(float(members["layer"].mean()))
+    return Place(kinds.pop() if len(kinds) == 1 else None, layer, int(first["part"]), int(first["position"]))
 
 
 def _single(graph: Graph, node: int) -> str:
