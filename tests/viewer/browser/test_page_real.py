@@ -89,16 +89,24 @@ def test_a_graph_of_a_million_links(window: Window, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_prompt_is_traced_from_the_page(window: Window) -> None:
-    """Live mode with pocket: type, trace, watch, cancel one, open the other."""
+    """Live mode with pocket: a wrong setting is said, one trace is cancelled, the next one opens."""
     with Server("--model", "pocket", "--dictionary", "pocket") as server:
-        page = window(server.url)
+        page = window(server.url, expected=("400", "422"))
         page.wait(f"{SESSION} && {SESSION}.live.value", 60)
         page.click("[data-action=live]")
         page.fill("[data-action=live-prompt]", "the capital of the state containing summer hollow is")
+        page.fill("[data-action=live-nodes]", "7")
+        page.click("[data-action=trace]")
+        page.wait("document.querySelector('#live-said').innerText.trim() !== ''")
+        page.fill("[data-action=live-nodes]", "0.8")
         page.click("[data-action=trace]")
         page.click("[data-action=cancel-trace]")
-        page.wait("document.body.innerText.toLowerCase().includes('cancel')", 60)
+        page.wait("document.querySelector('#live-said').innerText.startsWith('Cancelled')", 200)
         page.click("[data-action=trace]")
+        page.wait("document.querySelector('.live-progress progress') !== null")
         page.wait(f"{SESSION}.graph.value !== null && {SESSION}.report.value !== null", 300)
-        assert "summer hollow" in graph(page, "header.prompt")
-        select(page, free_nodes(page)[0])
+        assert graph(page, "header.prompt") == "the capital of the state containing summer hollow is"
+        page.wait("document.querySelector('dialog[open]') === null")
+        select(page, free_nodes(page, FEATURE)[0])
+        page.press("p")
+        settled(page)
