@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxinterp.core.errors import InputError
-from jaxinterp.graphs import FEATURE
+from jaxinterp.graphs import FEATURE, Graph
 from jaxinterp.graphs.plain import plain
 from jaxinterp.viewer import saving
 from jaxinterp.viewer.compare import compare
 from jaxinterp.viewer.features import Dashboards
 from jaxinterp.viewer.library import Opened
+from jaxinterp.viewer.view import View
 
 MOST_FEATURES = 400  # dashboards in an HTML file, those of the most influential features
 MOST_BYTES = 16 << 20  # of all of them
@@ -38,10 +40,25 @@ def exported(opened: Sequence[Opened], form: str, dashboards: Dashboards) -> byt
             f"a .{form} file holds one graph, not {len(opened)}: export .html, or one after the other"
         )
     now = opened[0].current()
+    graph = labelled(opened[0], dashboards, now.view)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"graph.{form}"
-        saving.export(place, opened[0].graph, opened[0].names, now.view, now.revision)
+        saving.export(place, graph, opened[0].names, now.view, now.revision)
         return place.read_bytes()
+
+
+def labelled(opened: Opened, dashboards: Dashboards, view: View) -> Graph:
+    """The graph with every label of a feature in it, where any viewer finds it: the user's, else its own, else that
+    of its dashboards. Labels of other nodes are made by viewers and stay."""
+    graph, source = opened.graph, opened.features(dashboards)
+    found = {} if source is None else source.labels(graph)
+    changed = {
+        int(node): text for node, text in view["labels"].items() if graph.nodes["kind"][int(node)] == FEATURE
+    }
+    found |= changed
+    if not found:
+        return graph
+    return replace(graph, labels=tuple(found.get(i, text) for i, text in enumerate(graph.labels)))
 
 
 def _page(opened: Sequence[Opened], dashboards: Dashboards) -> str:
@@ -51,9 +68,10 @@ def _page(opened: Sequence[Opened], dashboards: Dashboards) -> str:
     for one in opened:
         now = one.current()
         heads = {f"{target},{source}": found for (target, source), found in one.heads().items()}
+        view = now.view if now.saved_from != "none" else None
         shown.append(
             Shown(
-                one.graph, one.path.name, now.view if now.saved_from != "none" else None, now.revision,
+                labelled(one, dashboards, now.view), one.path.name, view, now.revision,
                 _features(one, dashboards, now.view["pinned"]), heads or None,
             )
         )  # fmt: skip

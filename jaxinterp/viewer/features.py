@@ -49,7 +49,7 @@ class FeatureSource:
     def labels(self, graph: Graph) -> dict[int, str]:
         """Labels of the graph's features that have none in the graph, where the source has them all at hand."""
         known = getattr(self.source, "labels", None)
-        if not hasattr(known, "all"):
+        if known is None or not hasattr(known, "all"):
             return {}
         try:
             with self._lock:

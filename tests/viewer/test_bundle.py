@@ -159,3 +159,41 @@ def test_large_graph_is_quick():
     assert time.process_time() - begin < 1.0  # a twentieth of that on a quiet machine
     header, arrays = parsed(data)
     assert header["n_edges"] == len(arrays["weight"]) == len(graph.weights)
+
+
+@pytest.mark.slow
+def test_ten_million_links_in_little_memory():
+    """Of which the 2 million strongest are sent."""
+    import resource
+
+    rng = np.random.default_rng(0)
+    rows, each = 20_000, 500
+    base = random_graph(0, layers=1, positions=1, per_place=1, targets=1, bias=False)
+    nodes = np.repeat(base.nodes[:1], 30_001)
+    nodes["index"] = np.arange(30_001)
+    nodes[-1] = base.nodes[-1]
+    nodes["influence"] = rng.random(30_001)
+    indices = np.cumsum(rng.integers(1, 20, (rows, each)), axis=1).astype(np.int32).ravel()
+    indptr = np.concatenate([np.zeros(10_001, np.int64), np.arange(1, rows + 1) * each])
+    graph = replace(
+        base, nodes=nodes, labels=("",) * len(nodes), indptr=indptr, indices=indices,
+        weights=rng.normal(size=len(indices)).astype(np.float32),
+    )  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = bundle(graph, {})
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 600_000  # KB
+    header, arrays = parsed(data)
+    assert header["n_edges"] == 10_000_000
+    assert len(arrays["weight"]) == len(arrays["in_source"]) == 2_000_000
+    assert arrays["in_start"][-1] == arrays["out_start"][-1] == 2_000_000
+    strength = np.sort(flow(graph))[::-1]
+    total = arrays["input_total"]
+    top = arrays["strong"][0]
+    target = int(np.searchsorted(arrays["in_start"], top, side="right")) - 1
+    probability = nodes["probability"][target] if nodes["kind"][target] == TARGET else 0.0
+    np.testing.assert_allclose(
+        abs(arrays["weight"][top]) / total[target] * (nodes["influence"][target] + probability),
+        strength[0],
+        rtol=1e-5,
+    )
