@@ -174,7 +174,7 @@ def test_ten_million_links_in_little_memory():
     nodes[-1] = base.nodes[-1]
     nodes["influence"] = rng.random(30_001)
     indices = np.cumsum(rng.integers(1, 20, (rows, each)), axis=1).astype(np.int32).ravel()
-    indptr = np.concatenate([np.zeros(10_001, np.int64), np.arange(1, rows + 1) * each])
+    indptr = np.concatenate([np.zeros(10_002, np.int64), np.arange(1, rows + 1) * each])
     graph = replace(
         base, nodes=nodes, labels=("",) * len(nodes), indptr=indptr, indices=indices,
         weights=rng.normal(size=len(indices)).astype(np.float32),
