@@ -65,6 +65,12 @@ function join(bytes: (Uint8Array | null)[], from: number): { text: string; to: n
 /** One token's text, with its bytes joined where they are whole characters. */
 export const tokenText = (token: string): string => cellsOf([token], [0])[0]!.text;
 
+/** Whether tokens are words that have to be set apart: none has a blank at an end, and they are no single characters. */
+export function areWords(tokens: string[]): boolean {
+  if (tokens.some((token) => /^\s|\s$/.test(token))) return false;
+  return tokens.reduce((sum, token) => sum + token.length, 0) > 2 * tokens.length;
+}
+
 /** A token inside running text: blanks stay blanks, line ends and control characters can be seen. */
 export function inText(text: string): string {
   return text

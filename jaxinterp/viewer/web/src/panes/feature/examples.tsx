@@ -3,7 +3,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { count as countText, sizeText } from "../../draw/colour";
 import type { Example, Feature } from "../../io/types";
-import { cellsOf, inText, type Cell } from "./bytes";
+import { areWords, cellsOf, inText, type Cell } from "./bytes";
 
 const SIDE = 48; // cells on each side of the peak in a line
 const MOST_SHADE = 58; // percent: text stays readable on it
@@ -16,7 +16,7 @@ export function Examples({ feature }: { feature: Feature }) {
   if (!groups.length) return null;
   const group = groups[Math.min(chosen, groups.length - 1)]!;
   const seen = new Set<string>();
-  const apart = useMemo(() => !feature.examples.some((one) => one.examples.some(hasBlanks)), [feature]);
+  const apart = useMemo(() => areWords(feature.examples.flatMap((one) => one.examples.flatMap((example) => example.tokens))), [feature]);
   const step = (event: KeyboardEvent): void => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
@@ -110,8 +110,6 @@ function Token({ cell, top, peak, wrap = false }: { cell: Cell; top: number; pea
     </>
   );
 }
-
-const hasBlanks = (example: Example): boolean => example.tokens.some((token) => /^\s|\s$/.test(token));
 
 function highest(feature: Feature): number {
   let top = feature.max_activation ?? 0;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Feature } from "../../io/types";
 import { sample } from "../edges/sample";
-import { cellsOf, inText, tokenText } from "./bytes";
+import { areWords, cellsOf, inText, tokenText } from "./bytes";
 import { errorShares, nodesOf, passing, passingOf, rankOf } from "./facts";
 import { Memory } from "./load";
 import { alongBins, heights, percentile, percentileText } from "./percentile";
@@ -26,6 +26,13 @@ describe("byte tokens", () => {
     const tokens = ["\\xe2", "\\x80\\x94", " and", "\\xff", "\\xe2\\x80", "\\x94"];
     const cells = cellsOf(tokens, [1, 3, 0, 2, 5, 4]);
     expect(cells.map((cell) => [cell.from, cell.to, cell.value])).toEqual([[0, 2, 3], [2, 3, 0], [3, 4, 2], [4, 6, 5]]);
+  });
+
+  it("knows words from pieces of text", () => {
+    expect(areWords(["the", "capital", "of"])).toBe(true);
+    expect(areWords(["The", " capital"])).toBe(false);
+    expect(areWords(["a", "b", "c"])).toBe(false);
+    expect(areWords([])).toBe(false);
   });
 
   it("shows line ends and control characters inside text", () => {

@@ -58,7 +58,7 @@ function Link({ session, graph, node, layer, index, label, value }: LinkProps) {
         {name || place}
         {name && <span class="faint"> {place}</span>}
       </span>
-      <span class="number muted">{sizeText(value)}</span>
+      <span class="number muted">{Math.abs(value) < 10 ? value.toFixed(2).replace("-", "−") : sizeText(value)}</span>
     </>
   );
   return (

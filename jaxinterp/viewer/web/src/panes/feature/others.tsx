@@ -3,6 +3,7 @@
 import { percent, sizeText } from "../../draw/colour";
 import { BIAS, EMBEDDING, ERROR, TARGET, visible, type GraphData } from "../../model/bundle";
 import type { Session } from "../../model/session";
+import { areWords } from "./bytes";
 import { errorShares, passing } from "./facts";
 
 interface OtherProps {
@@ -64,7 +65,7 @@ function TokenNode({ graph, node }: Plain) {
   const here = passing(graph, node);
   return (
     <section class="feature-part prose">
-      <p class={graph.tokens.some((token) => /^\s|\s$/.test(token)) ? "prompt-words" : "prompt-words apart"} aria-label="The prompt">
+      <p class={areWords(graph.tokens) ? "prompt-words apart" : "prompt-words"} aria-label="The prompt">
         {graph.tokens.map((token, i) => (
           <span key={i} class={i === at ? "prompt-token here" : "prompt-token"}>
             {token}
