@@ -35,11 +35,11 @@ def read(
     record = empty("neuronpedia", layer, part, index)
     groups = _groups([_activation(one, where) for one in activations])
     peaks = [one["values"][one["at"]] for group in groups for one in group["examples"]]
-    largest = checked.number(given.get("maxActApprox"))
+    largest, frequency = (checked.number(given.get(name)) for name in ("maxActApprox", "frac_nonzero"))
     record |= {
         "label": checked.text(given.get("vectorLabel")),
-        "frequency": checked.number(given.get("frac_nonzero")),
-        "max_activation": largest if largest else max(peaks, default=largest),
+        "frequency": frequency,
+        "max_activation": largest if largest else max(peaks, default=0.0 if frequency == 0 else largest),
         "histogram": _histogram(given, where),
         "examples": groups,
         "top_logits": _logits(given, "pos", where),

@@ -19,7 +19,8 @@ class DashboardConfig:
       text: which; ``text.batch`` and ``text.limit`` do not count.
       seed: of the text.
       layers: the model's layers of which features get dashboards; empty means all that the dictionary has.
-      top: texts with the largest activations.
+      top: texts with the largest activations. Texts that agree from the window's beginning to the token after the peak
+        are one, and counted.
       quantiles, in_quantile: groups of further texts, a fair sample of all, from the largest activations to the
         smallest, and how many are in each.
       before, after: tokens shown around a peak.

@@ -17,6 +17,9 @@ from jaxinterp.interpret.config import DashboardConfig
 from jaxinterp.interpret.tally import BlockTexts
 from jaxinterp.interpret.texts import hashes, mix, runs
 
+NEXT = 1
+"""Two examples are of the same text if they agree from the window's beginning to the token after the peak: in what the
+feature saw, and in what came of it."""
 COLUMNS = 4
 """Of a token on disk: its id, which run of a document in its sequence, the document's number, its place in it."""
 
@@ -81,7 +84,7 @@ class Reader:
         documents = runs(segments)
         first = block.number * tokens.size
         each = documents + np.arange(len(tokens), dtype=np.int32)[:, None] * np.int32(tokens.shape[1])
-        text = hashes(tokens, documents, self.config.before, self.config.after)
+        text = hashes(tokens, documents, self.config.before, NEXT)
         return BlockTexts(
             first, each.reshape(-1), text.reshape(-1), use.reshape(-1), self._sampled(first, tokens.size)
         )

@@ -41,10 +41,10 @@ def peaks(a: np.ndarray, text: Text, before: int, after: int) -> list[dict[str, 
 
 
 def texts(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each text (with the place of its peak) once: its largest peak, the first of equal ones; and how often it came."""
+    """Each text, up to the token after the peak, once: its largest peak, the first of equal ones; how often it came."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in found:
-        key = (one["at"], tuple(one["tokens"]))
+        key = (one["at"], tuple(one["tokens"][: one["at"] + 2]))
         if key not in best:
             best[key] = {**one, "repeats": 1}
             continue

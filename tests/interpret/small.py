@@ -60,7 +60,9 @@ def text(seed: int = 0) -> Batch:
     tokens[5], segments[5] = tokens[2], segments[2]
     tokens[11], segments[11] = tokens[2], segments[2]
     start = np.argmax(segments == segments[:, -1:], axis=1)[:, None] * (segments == segments[:, -1:])
-    positions = (np.arange(LENGTH)[None, :] - np.where(segments == segments[:, :1], 0, start)).astype(np.int32)
+    positions = (np.arange(LENGTH)[None, :] - np.where(segments == segments[:, :1], 0, start)).astype(
+        np.int32
+    )
     return Batch(tokens, segments, positions, random.random(tokens.shape) < 0.95)
 
 
@@ -78,7 +80,9 @@ def source(made: Batch | None = None, per_batch: int = 3) -> Source:
 def plain_text() -> plainly.Text:
     """The text of a whole run."""
     found = text()
-    return plainly.Text(*(np.asarray(array)[:SEQUENCES] for array in (found.tokens, found.segments, found.use)))
+    return plainly.Text(
+        *(np.asarray(array)[:SEQUENCES] for array in (found.tokens, found.segments, found.use))
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:

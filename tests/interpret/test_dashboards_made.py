@@ -130,7 +130,9 @@ def test_dead_and_always_active(made: Dashboards) -> None:
         dead, always = made.feature(layer, small.DEAD), made.feature(layer, small.ALWAYS)
         assert dead is not None and always is not None
         assert dead["frequency"] == 0 and dead["examples"] == [] and dead["histogram"] is None
-        assert len(dead["top_logits"]) == 5 and len(dead["decoder_norms"]) == 3 - layer and not dead["coactive"]
+        assert (
+            len(dead["top_logits"]) == 5 and len(dead["decoder_norms"]) == 3 - layer and not dead["coactive"]
+        )
         assert always["frequency"] == 1
 
 
@@ -154,20 +156,26 @@ def test_logits_norms_and_neighbours(made: Dashboards) -> None:
             order = np.argsort(-effects)
             for name, wanted in (("top_logits", order[:5]), ("bottom_logits", order[::-1][:5])):
                 assert [text for text, _ in record[name]] == words([int(t) for t in wanted])
-                np.testing.assert_allclose([x for _, x in record[name]], effects[wanted], rtol=2e-4, atol=1e-5)
+                np.testing.assert_allclose(
+                    [x for _, x in record[name]], effects[wanted], rtol=2e-4, atol=1e-5
+                )
             norms = np.linalg.norm(joined[layer, index], axis=1)[layer:]
             assert [into for into, _ in record["decoder_norms"]] == list(range(layer, 3))
             np.testing.assert_allclose([x for _, x in record["decoder_norms"]], norms, rtol=1e-5)
             row = cosines[layer * small.FEATURES + index]
             near = [(one["layer"], one["index"]) for one in record["neighbours"]]
             assert near == [divmod(int(n), small.FEATURES) for n in np.argsort(-row)[:3]]
-            np.testing.assert_allclose([one["cosine"] for one in record["neighbours"]], np.sort(-row)[:3] * -1, atol=1e-5)
+            np.testing.assert_allclose(
+                [one["cosine"] for one in record["neighbours"]], np.sort(-row)[:3] * -1, atol=1e-5
+            )
 
 
 def test_features_active_together(made: Dashboards) -> None:
     _, _, a = parts()
     active = (a > 0) & small.plain_text().use[None, :, :, None]
-    flat = np.moveaxis(active.reshape(3, -1, small.FEATURES), 1, 0).reshape(-1, 3 * small.FEATURES).astype(float)
+    flat = (
+        np.moveaxis(active.reshape(3, -1, small.FEATURES), 1, 0).reshape(-1, 3 * small.FEATURES).astype(float)
+    )
     both = flat.T @ flat
     for layer in range(3):
         for index in range(small.FEATURES):
@@ -179,7 +187,9 @@ def test_features_active_together(made: Dashboards) -> None:
                     wanted.append((-value, other))
             record = made.feature(layer, index)
             assert record is not None
-            found = [(one["layer"] * small.FEATURES + one["index"], one["value"]) for one in record["coactive"]]
+            found = [
+                (one["layer"] * small.FEATURES + one["index"], one["value"]) for one in record["coactive"]
+            ]
             assert [other for other, _ in found] == [other for _, other in sorted(wanted)[:4]]
             np.testing.assert_allclose([x for _, x in found], [-x for x, _ in sorted(wanted)[:4]], rtol=1e-5)
 
@@ -270,7 +280,11 @@ def test_some_layers_alone_have_the_same_records(made: Dashboards, tmp_path: Pat
 @pytest.mark.parametrize(
     ("kind", "changes", "part"),
     [
-        ("plt", {"read_site": "resid_post", "write_site": "resid_post", "activation": "topk", "k": 2}, "residual"),
+        (
+            "plt",
+            {"read_site": "resid_post", "write_site": "resid_post", "activation": "topk", "k": 2},
+            "residual",
+        ),
         ("plt", {"read_site": "mlp_in", "write_site": "mlp_out"}, "mlp"),
         ("crosscoder", {"read_site": "resid_post", "write_site": "resid_post"}, "residual"),
         ("molt", {"ranks": ((1, 8), (2, 4))}, "mlp"),
@@ -302,7 +316,11 @@ def test_bad_input_and_estimates() -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             estimate(model, dictionary, dataclasses.replace(small.CONFIG, **changes), small.source())
-    for changes, said in (({"tokens": 0}, "tokens is 0"), ({"top": 0}, "top is 0"), ({"real": "int8"}, "int8")):
+    for changes, said in (
+        ({"tokens": 0}, "tokens is 0"),
+        ({"top": 0}, "top is 0"),
+        ({"real": "int8"}, "int8"),
+    ):
         with pytest.raises(InputError, match=said):
             DashboardConfig(**changes)
     found = estimate(model, dictionary, small.CONFIG, small.source(), make(8, devices=jax.devices()[:8]))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jaxinterp.dashboards import histogram
 from jaxinterp.interpret import pairs, texts
 from jaxinterp.interpret.config import DashboardConfig
+from jaxinterp.interpret.reading import NEXT
 from jaxinterp.interpret.tally import BlockTexts, Tally
 from tests.interpret import plainly
 
@@ -24,7 +25,7 @@ def counted(a: np.ndarray, text: plainly.Text, block: int, config: DashboardConf
         tokens, documents = text.tokens[here], texts.runs(text.segments[here])
         each = documents + np.arange(len(tokens))[:, None] * tokens.shape[1]
         known = BlockTexts(
-            begin * tokens.shape[1], each.reshape(-1), texts.hashes(tokens, documents, config.before, config.after).reshape(-1),
+            begin * tokens.shape[1], each.reshape(-1), texts.hashes(tokens, documents, config.before, NEXT).reshape(-1),
             text.use[here].reshape(-1), np.zeros(tokens.size, bool),
         )  # fmt: skip
         tally.take(*pairs.from_dense(a[here].reshape(-1, a.shape[2])), known)
@@ -37,7 +38,9 @@ def some(seed: int, sequences: int, length: int, words: int, levels: int) -> tup
     tokens = random.integers(0, words, (sequences, length))
     segments = np.sort(random.integers(0, 3, (sequences, length)), axis=1)
     # Activations that follow from the token and the one before, as far as the document goes.
-    table = random.integers(0, levels, (words, words + 1, 4)) * random.integers(0, 2, (words, words + 1, 4)) / 4
+    table = (
+        random.integers(0, levels, (words, words + 1, 4)) * random.integers(0, 2, (words, words + 1, 4)) / 4
+    )
     before = np.where(np.diff(segments, axis=1, prepend=-1) == 0, np.roll(tokens, 1, axis=1), words)
     a = table[tokens, before].astype(np.float32)
     a[:, :, 1] = 0
@@ -47,7 +50,14 @@ def some(seed: int, sequences: int, length: int, words: int, levels: int) -> tup
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 9), st.integers(1, 5), st.integers(2, 9), st.integers(1, 4))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(2, 9),
+    st.integers(1, 4),
+)
 def test_top_is_exact(seed: int, sequences: int, length: int, words: int, levels: int, block: int) -> None:
     a, text = some(seed, sequences, length, words, levels)
     tally = counted(a, text, block)
@@ -76,7 +86,9 @@ def test_sample_counts_are_exact_and_blocks_do_not_matter(seed: int, sequences: 
         }  # fmt: skip
         kept = tally.sample.place[feature] >= 0
         assert kept.sum() == min(4, len(every))
-        for place, repeats in zip(tally.sample.place[feature, kept], tally.sample.repeats[feature, kept], strict=True):
+        for place, repeats in zip(
+            tally.sample.place[feature, kept], tally.sample.repeats[feature, kept], strict=True
+        ):
             assert every[int(place)]["repeats"] == repeats
         assert set(tally.sample.place[feature]) == set(whole.sample.place[feature])
     assert (tally.counts == whole.counts).all()

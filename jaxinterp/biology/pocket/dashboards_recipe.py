@@ -28,7 +28,7 @@ def config(tokens: int = 1_000_000) -> DashboardConfig:
     """The settings of the bundled dashboards; the text is of another seed than any that something was trained on."""
     return DashboardConfig(
         tokens=tokens, text=TextConfig("jaxinterp.biology.pocket.mixture:batch", length=64), seed=2_000_003,
-        top=8, quantiles=3, in_quantile=2, before=16, after=6, logits=6, neighbours=5, coactive=5, real="float16",
+        top=8, quantiles=3, in_quantile=2, before=16, after=5, logits=5, neighbours=4, coactive=4, real="float16",
     )  # fmt: skip
 
 
