@@ -2,7 +2,7 @@
 
 import { mix, type Palette, palette, percent } from "../../draw/colour";
 import { outline } from "../../draw/glyph";
-import { TARGET } from "../../model/bundle";
+import { EMBEDDING, TARGET } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { drawPlace, LEFT } from "./axes";
 import { EdgePass, sortEdges } from "./edges";
@@ -55,7 +55,8 @@ export function drawTop(context: CanvasRenderingContext2D, session: Session, pai
   want(hovered, 3);
   want(clicked, 2);
   graph.targets.slice(0, MOST_TARGETS).forEach((node, k) => want(node, 1.5 - k * 0.1));
-  pinned.slice(0, MOST_PINNED).forEach((node) => want(node, Math.min(1, Math.max(0, graph.influence[node]! || 0) / (graph.influenceTotal || 1))));
+  // The axis names the tokens.
+  pinned.filter((node) => graph.kind[node] !== EMBEDDING).slice(0, MOST_PINNED).forEach((node) => want(node, Math.min(1, Math.max(0, graph.influence[node]! || 0) / (graph.influenceTotal || 1))));
   context.textAlign = "left";
   context.textBaseline = "middle";
   context.lineJoin = "round";
