@@ -24,14 +24,12 @@ from jaxinterp.graphs.plain import plain
 from jaxinterp.viewer.bundle import MOST_EDGES, bundle, graph_arrays
 from jaxinterp.viewer.page_files import Assets, assets
 from jaxinterp.viewer.report import report_of
-from jaxinterp.viewer.view import View, params_of, stored
+from jaxinterp.viewer.view import View, stored
 
 if TYPE_CHECKING:
     from jaxinterp.viewer.features import FeatureSource
-    from jaxinterp.viewer.library import Opened
 
 NOTEBOOK_LIMIT = 3_000_000  # bytes of data in one notebook cell
-FILE_LIMIT = 24_000_000  # in an HTML file
 MOST_FEATURES = 2_000
 _THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 _SCRIPT = re.compile(r'<script type="module"[^>]*\bsrc="/assets/page\.js"[^>]*></script>')
@@ -87,16 +85,6 @@ def page_html(
         "compare": None if compare is None else plain(compare),
     }
     return _page(assets(), json.dumps(data, allow_nan=False, separators=(",", ":")), title)
-
-
-def export_html(opened: Opened, source: FeatureSource | None = None) -> str:
-    """A graph of the server as one HTML file, with its newest view, its heads and the dashboards of its features."""
-    now = opened.current()
-    graph = replace(opened.graph, view=params_of(now.view, opened.names, now.revision, opened.graph.view))
-    features, lines = known_features(graph, source, FILE_LIMIT // 3)
-    heads = {f"{target},{source}": found for (target, source), found in opened.heads().items()}
-    shown = Shown(graph, opened.path.name, None, now.revision, features, heads, lines)
-    return page_html(fitting(shown, FILE_LIMIT), title=opened.path.name)
 
 
 def known_features(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import Checks, Graph, Preview, Scores, SupernodeGraph, report
@@ -29,7 +30,11 @@ def graph(shown: Graph, height: int = HEIGHT, limit: int = NOTEBOOK_LIMIT) -> st
     """
     if not (isinstance(height, int) and 100 <= height <= 10_000):
         raise InputError(f"height is {height!r}: expected 100 to 10000 pixels")
-    features, said = known_features(shown, _bundled(shown), limit // 3)
+    source = _bundled(shown)
+    if source is not None:
+        known = source.labels(shown)
+        shown = replace(shown, labels=tuple(known.get(i, text) for i, text in enumerate(shown.labels)))
+    features, said = known_features(shown, source, limit // 3)
     entry = fitting(Shown(shown, features=features, said=said), limit)
     page = page_html(entry, title=shown.prompt[:80] or "graph")
     name = html.escape(f"Attribution graph of {shown.prompt!r}", quote=True)

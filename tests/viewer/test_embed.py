@@ -134,6 +134,15 @@ def test_the_policy_allows_the_script_and_the_style_and_nothing_else(built):
     )
 
 
+def test_the_page_as_it_is_built_can_be_inlined():
+    parts = page_files.assets()
+    page = page_html(random_graph())
+    elements = Elements(page)
+    # Byte for byte the script and the style that the hashes are of; nothing in them had to be escaped.
+    assert elements.text("script", type="module") == parts.script and elements.text("style") == parts.style
+    assert len(elements.named("script")) == 2 and not re.search(r"url\(|@import", parts.style)
+
+
 def test_the_data_is_the_graph():
     graph = random_graph(dtype="float32", layers=4)
     header, data = unpacked(
@@ -265,18 +274,22 @@ def test_the_most_influential_features_come_along():
     assert embed.known_features(graph, None, 10) == ({}, ())
 
 
-def test_a_file_of_the_server_with_its_view(built, tmp_path):
-    from jaxinterp.viewer.library import Library
-
+def test_a_view_that_is_given_is_shown(built):
     graph = random_graph()
-    graph.save(tmp_path / "g.json")
-    opened = Library([tmp_path / "g.json"]).open(0)
-    view = {**opened.current().view, "pinned": [1, 2], "labels": {"1": EVIL[0]}, "notes": "a note"}
-    view["groups"] = [{"name": EVIL[1], "members": [1, 2]}]
-    opened.save(view, 0, into_file=False)
-    header, data = unpacked(embed.export_html(opened, Dashboard()))
-    assert header["file"] == "g.json" and header["saved_from"] == "file" and not header["writable"]
-    assert {key: header["view"][key] for key in ("pinned", "groups", "labels", "notes")} == {
-        key: view[key] for key in ("pinned", "groups", "labels", "notes")
+    view = {
+        **random_view(),
+        "pinned": [1, 2],
+        "groups": [{"name": EVIL[1], "members": [1, 2]}],
+        "notes": EVIL[0],
     }
-    assert data["graphs"][0]["features"]
+    header, _ = unpacked(
+        page_html(Shown(graph, "g.json", view, 7, heads={"3,1": {"heads": [[0, 1, 0.5]], "rest": 0.1}}))
+    )
+    assert header["view"] == view and header["revision"] == 7 and header["saved_from"] == "file"
+    assert header["file"] == "g.json" and header["has_heads"] and not header["writable"]
+
+
+def random_view():
+    from jaxinterp.viewer.view import empty
+
+    return empty()
