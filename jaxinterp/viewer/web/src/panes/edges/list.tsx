@@ -59,7 +59,7 @@ export function EdgeList({ session, graph, node, side, controls }: ListProps) {
     setOpened(-1);
     setActive(-1);
     setFolded(NONE);
-  }, [node, grouping]);
+  }, [graph, node, grouping]);
 
   const otherAt = (line: number): number | null => {
     const row = lines[line];
@@ -141,7 +141,10 @@ export function EdgeList({ session, graph, node, side, controls }: ListProps) {
         aria-rowcount={lines.length}
         aria-activedescendant={active >= 0 ? id(active) : undefined}
         onKeyDown={onKey}
-        onFocus={() => active < 0 && lines.length && setActive(0)}
+        onFocus={(event) => {
+          // Not by the mouse: the list must not move under a click.
+          if (active < 0 && lines.length && event.currentTarget.matches(":focus-visible")) setActive(0);
+        }}
         onMouseLeave={() => (session.hovered.value = null)}
       >
         {inputs && said && <p class="edge-sum muted">{said}</p>}
@@ -159,7 +162,7 @@ export function EdgeList({ session, graph, node, side, controls }: ListProps) {
           height={HEIGHT}
           open={open}
           active={active}
-          reset={`${node} ${grouping} ${sorting} ${text}`}
+          reset={`${session.current.value} ${node} ${grouping} ${sorting} ${text}`}
           below={opened >= 0 && open >= 0 && <HeadsOf key={`${node} ${opened}`} session={session} graph={graph} {...ends(opened)} weight={side.weight[lines[open]!]!} />}
           line={(at) => {
             const row = lines[at]!;

@@ -18,6 +18,7 @@ export function NodeName({ session, graph, node, id }: NameProps) {
   const field = useRef<HTMLInputElement>(null);
   const button = useRef<HTMLButtonElement>(null);
   const back = useRef(false);
+  const ended = useRef(true); // taking the field away blurs it once more
   const name = session.name(node);
 
   useEffect(() => setEditing(false), [node]);
@@ -27,9 +28,14 @@ export function NodeName({ session, graph, node, id }: NameProps) {
     back.current = false;
   }, [editing]);
 
+  const begin = (): void => {
+    ended.current = false;
+    setEditing(true);
+  };
   const finish = (keep: boolean, focus: boolean): void => {
-    if (!editing) return;
-    const text = (field.current?.value ?? "").trim();
+    if (ended.current || !field.current) return;
+    ended.current = true;
+    const text = field.current.value.trim();
     back.current = focus;
     setEditing(false);
     if (!keep || text === session.label(node)) return;
@@ -40,7 +46,7 @@ export function NodeName({ session, graph, node, id }: NameProps) {
 
   if (!editing) {
     return (
-      <button ref={button} type="button" class="node-name ellipsis" data-action="rename" aria-label={`${name}: rename`} title={`${name}\nClick to rename`} onClick={() => setEditing(true)}>
+      <button ref={button} type="button" class="node-name ellipsis" data-action="rename" aria-label={`${name}: rename`} title={`${name}\nClick to rename`} onClick={begin}>
         {name}
       </button>
     );

@@ -153,7 +153,7 @@ function keyOf(graph: GraphData, node: number, grouping: Grouping): number {
 }
 
 function nameOf(graph: GraphData, key: number, grouping: Grouping): string {
-  if (grouping === "token") return graph.tokens[key] === undefined ? `position ${key}` : visible(graph.tokens[key]!);
+  if (grouping === "token") return graph.tokens[key] === undefined ? `position ${key}` : `${visible(graph.tokens[key]!)} (${key})`;
   if (key < 0) return "Tokens";
   return key >= graph.header.n_layers ? "Targets" : `Layer ${key}`;
 }
