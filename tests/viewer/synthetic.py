@@ -34,14 +34,16 @@ def synthetic(
     tokens: int = 12,
     targets: int = 5,
     seed: int = 0,
+    width: int = 1 << 14,
     **changes: Any,
 ) -> Graph:
     """A graph of exactly ``nodes`` nodes and at most ``edges`` edges (fewer where there are not so many places).
 
+    width: how many features a layer's dictionary has, at least.
     changes: token_texts, labels (a dict from node to text), prompt, settings.
     """
     rng = np.random.default_rng(seed)
-    records = _records(nodes, layers, tokens, targets, rng)
+    records = _records(nodes, layers, tokens, targets, width, rng)
     csr = _edges(records, edges, rng)
     # What has no way to a target would not be in a traced graph; it stays here, with influence 0, as in capped ones.
     texts = changes.get("token_texts") or tuple(f" {WORDS[i % len(WORDS)]}" for i in range(tokens))
@@ -65,7 +67,9 @@ def synthetic(
     )
 
 
-def _records(n: int, layers: int, tokens: int, targets: int, rng: np.random.Generator) -> np.ndarray:
+def _records(
+    n: int, layers: int, tokens: int, targets: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
     """The node table: an error at every layer and token where they leave half of the nodes to features."""
     errors = layers * tokens if 2 * layers * tokens + tokens + targets <= n else 0
     features = n - errors - tokens - targets
@@ -81,7 +85,7 @@ def _records(n: int, layers: int, tokens: int, targets: int, rng: np.random.Gene
         FEATURE: {
             "layer": middle,
             "position": late,
-            "index": rng.permutation(max(4 * features, 16384))[:features],
+            "index": rng.permutation(max(features, width))[:features],
             "activation": rng.lognormal(1.0, 0.8, features),
         },
         ERROR: {

@@ -125,6 +125,8 @@ const orders = {
     return null;
   },
 
+  wheel: async ({ at, dx = 0, dy = 0 }) => void (await at.page.mouse.wheel(dx, dy)),
+
   async drag({ at, from, to, steps = 8 }) {
     await at.page.mouse.move(...from);
     await at.page.mouse.down();
