@@ -60,7 +60,7 @@ function Title({ session, graph, node }: NodeProps) {
   return (
     <div class="feature-title">
       <NodeName session={session} graph={graph} node={node} id="feature-label" />
-      <span class="muted ellipsis">{whereabouts(session, graph, node)}</span>
+      <span class="node-where muted ellipsis">{whereabouts(session, graph, node)}</span>
     </div>
   );
 }

@@ -15,7 +15,7 @@ export function TrustCard({ session }: PaneProps) {
     if (open) dialog.current?.showModal();
   }, [open]);
   if (!graph) return null;
-  const { level, why } = report ? state(report) : { level: "unknown", why: "The report is being made." };
+  const { level, why } = report ? state(report, graph.header.n_edges) : { level: "unknown", why: "The report is being made." };
   const replacement = score(report?.scores.replacement);
   const completeness = score(report?.scores.completeness);
   return (

@@ -24,6 +24,10 @@ describe("the trust card in short", () => {
     expect(state(report({ checks: [check(null)] })).level).toBe("unknown");
   });
 
+  it("says nothing of a graph without edges", () => {
+    expect(state(report({ scores: { replacement: 0 } }), 0).level).toBe("unknown");
+  });
+
   it("writes scores with two decimals", () => {
     expect([0.744, 1, null, undefined, Number.NaN].map(score)).toEqual(["0.74", "1.00", "–", "–", "–"]);
   });

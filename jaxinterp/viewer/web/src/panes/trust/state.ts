@@ -8,7 +8,8 @@ export type Level = "good" | "warn" | "bad" | "unknown";
 const MUCH = 0.5;
 
 /** The worst that the report says, and why, in a sentence. */
-export function state(report: Report): { level: Level; why: string } {
+export function state(report: Report, edges = 1): { level: Level; why: string } {
+  if (edges === 0) return { level: "unknown", why: "This graph has no edges, so its scores mean nothing." };
   const failed = report.checks.filter((check) => check.ok === false);
   if (failed.length) return { level: "bad", why: failed.length === 1 ? `Check ${failed[0]!.name} fails: this graph is not exact.` : `${failed.length} checks fail: this graph is not exact.` };
   const error = report.error_share?.total ?? null;
