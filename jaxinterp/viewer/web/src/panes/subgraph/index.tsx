@@ -78,7 +78,6 @@ function Pane({ session, graph }: PaneProps & { graph: GraphData }) {
         ) : (
           size.width > 0 && <Sheet session={session} graph={graph} drawing={made.drawing} width={size.width} height={size.height} fixed={shown !== null} onTransform={setAt} />
         )}
-        {!empty && <Zoom />}
         {!shown && <Rename session={session} drawing={made.drawing} at={at} />}
         {!shown && <Members session={session} graph={graph} drawing={made.drawing} at={at} size={size} />}
         {shown && <p class="sg-banner">Preview: nothing is changed yet</p>}
@@ -160,6 +159,7 @@ function Foot({ made, graph }: { made: Picture; graph: GraphData }) {
         Edges from {count(outside.nodes)} nodes outside carry {percent(outside.share)} of the shown nodes’ input{outside.errors > 0.0005 && `, ${percent(outside.errors)} from errors`}
         {made.left > 0 && ` · ${count(made.left)} more boxes are not drawn`}
       </span>
+      <Zoom />
     </footer>
   );
 }

@@ -1,8 +1,10 @@
 // Boxes and edges as SVG elements.
 
-import { palette, signed } from "../../draw/colour";
+import { count, palette, percent, signed, sizeText } from "../../draw/colour";
 import { outlinePath } from "../../draw/glyph";
-import { EMBEDDING, type GraphData } from "../../model/bundle";
+import { EMBEDDING, KINDS, TARGET, type GraphData } from "../../model/bundle";
+import type { Session } from "../../model/session";
+import type { Box } from "./boxes";
 import { barred, type Curve, MOST_GLYPHS, nameFont, noteFont, type Shape } from "./geometry";
 import { cut, textWidth } from "./text";
 
@@ -36,18 +38,21 @@ export interface BoxProps {
   /** Largest share of a box, the full length of the bar. */
   most: number;
   state: string;
-  label: string;
-  on: Record<string, (event: never) => void>;
-  onOpen: () => void;
+  /** Whether its members are listed. */
   open: boolean;
 }
 
-export function BoxShape({ shape, graph, most, state, label, on, onOpen, open }: BoxProps) {
+/** In SVG the attribute has no capital letter. */
+const FOCUSABLE = { tabindex: 0 };
+
+/** A box. It reads a signal and gets plain values, so it is drawn again only when one of them changes. */
+export function BoxShape({ shape, graph, most, state, open }: BoxProps) {
   const { box, width, height } = shape;
   const parts = partsOf(shape, graph, most, palette.value.font);
+  const label = describe(shape, graph, state.includes("marked"));
   const rect = (d: number, name: string) => <rect class={name} x={-width / 2 + d} y={-height / 2 - d} width={width} height={height} rx={7} />;
   return (
-    <g class={`sg-box ${state}`} transform={`translate(${shape.x.toFixed(1)},${shape.y.toFixed(1)})`} data-box={box.key} role="button" tabIndex={0} aria-label={label} {...on}>
+    <g class={`sg-box ${state}`} transform={`translate(${shape.x.toFixed(1)},${shape.y.toFixed(1)})`} data-box={box.key} role="button" {...FOCUSABLE} aria-label={label}>
       <title>{label}</title>
       {box.group && rect(6, "sg-stack")}
       {box.group && rect(3, "sg-stack")}
@@ -67,17 +72,7 @@ export function BoxShape({ shape, graph, most, state, label, on, onOpen, open }:
       ))}
       {parts.bar && <rect class="sg-bar" x={parts.bar.x} y={parts.bar.y} width={parts.bar.width} height={2} rx={1} />}
       {parts.more && (
-        <g
-          class="sg-more"
-          data-action="expand"
-          aria-label={open ? "Close the list of members" : "List the members"}
-          role="button"
-          onPointerDown={(event) => event.stopPropagation()}
-          onClick={(event) => {
-            event.stopPropagation();
-            onOpen();
-          }}
-        >
+        <g class="sg-more" data-action="expand" aria-hidden="true">
           <rect x={parts.more.x - 7} y={parts.more.y - 9} width={18} height={18} />
           <path d={open ? `M${parts.more.x - 3},${parts.more.y + 2}l4,-4l4,4` : `M${parts.more.x - 3},${parts.more.y - 2}l4,4l4,-4`} />
         </g>
@@ -86,19 +81,42 @@ export function BoxShape({ shape, graph, most, state, label, on, onOpen, open }:
   );
 }
 
-export interface EdgeProps {
-  curve: Curve;
-  state: string;
-  label: string;
-  onHover: (over: boolean) => void;
-  onClick: () => void;
+function describe(shape: Shape, graph: GraphData, marked: boolean): string {
+  const { box } = shape;
+  const words = [box.name];
+  if (box.group) words.push(`group of ${count(box.members.length)} nodes`);
+  else words.push(KINDS[box.kind] ?? "node", `${graph.place(box.members[0]!)} at token ${graph.position[box.members[0]!]}`);
+  if (Number.isFinite(box.activation)) words.push(`activation ${sizeText(box.activation)}`);
+  if (Number.isFinite(box.share)) words.push(box.kind === TARGET ? `probability ${percent(box.share)}` : `${percent(box.share)} of influence`);
+  if (marked) words.push("marked");
+  return words.join(", ");
 }
 
-export function EdgeShape({ curve, state, label, onHover, onClick }: EdgeProps) {
-  const colour = signed(curve.edge.weight);
+export interface EdgeProps {
+  curve: Curve;
+  session: Session;
+  source: Box;
+  target: Box;
+  state: string;
+}
+
+export function EdgeShape({ curve, session, source, target, state }: EdgeProps) {
+  // Read here, so that the edge follows the theme and is left alone otherwise.
+  void palette.value;
+  const { weight } = curve.edge;
+  const colour = signed(weight);
+  const single = !source.group && !target.group;
   return (
-    <g class={`sg-edge ${state}`} onPointerEnter={() => onHover(true)} onPointerLeave={() => onHover(false)} onClick={onClick}>
-      <title>{label}</title>
+    <g
+      class={`sg-edge ${state}`}
+      data-edge={`${source.key} ${target.key}`}
+      onClick={() => {
+        session.click(target.members[0]!);
+        // Between single nodes an edge of the graph itself can be opened.
+        if (single) session.edge.value = { source: source.members[0]!, target: target.members[0]! };
+      }}
+    >
+      <title>{`${source.name} → ${target.name}: ${weight > 0 ? "+" : ""}${percent(weight)} of its input`}</title>
       <path class="sg-hit" d={curve.d} />
       <path class="sg-line" d={curve.d} stroke={colour} stroke-width={curve.width} />
       <path class="sg-head" d={curve.head} fill={colour} />
