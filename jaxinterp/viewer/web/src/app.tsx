@@ -8,7 +8,7 @@ import "./frame/print.css";
 import { Bar } from "./frame/bar";
 import { Help } from "./frame/help";
 import { listen } from "./frame/keys";
-import { Conflict, ErrorBar, Loading, Note } from "./frame/messages";
+import { Busy, Conflict, ErrorBar, Loading, Note } from "./frame/messages";
 import { Panes } from "./frame/panes";
 import { Reading } from "./frame/reading";
 import type { Session } from "./model/session";
@@ -40,6 +40,7 @@ export function App({ session }: PaneProps) {
   useEffect(() => listen(session), [session]);
   return (
     <div class="page">
+      <Busy session={session} />
       <Bar session={session} />
       <ErrorBar session={session} />
       <Reading session={session} />

@@ -32,8 +32,8 @@ function read(): Palette {
 
 /** The light colours as they are in theme.css: for pictures on white, whatever the page looks like. */
 export const LIGHT: Palette = {
-  dark: false, bg: "#f1f1ee", panel: "#ffffff", raise: "#f7f7f5", text: "#1b1d22", muted: "#5c606a", faint: "#8f939c", line: "#e2e2dd",
-  accent: "#d0157f", positive: "#169b62", negative: "#5b2bb0", warn: "#a05a00", bad: "#b3261e", good: "#1a7f4b", font: "sans-serif",
+  dark: false, bg: "#f1f1ee", panel: "#ffffff", raise: "#f7f7f5", text: "#1b1d22", muted: "#5c606a", faint: "#72767f", line: "#e2e2dd",
+  accent: "#d0157f", positive: "#0e8552", negative: "#5226a6", warn: "#a05a00", bad: "#b3261e", good: "#1a7f4b", font: "sans-serif",
 };
 
 /** The theme's colours now; canvases that read it inside an effect are drawn again when the theme changes. */

@@ -81,6 +81,11 @@ export function Conflict({ session }: PaneProps) {
   );
 }
 
+/** A line at the top while something is under way. */
+export function Busy({ session }: PaneProps) {
+  return session.loading.value && session.graph.value ? <div class="busy" role="progressbar" aria-label={session.loading.value} /> : null;
+}
+
 /** What is under way, where nothing can be shown yet. */
 export function Loading({ session }: PaneProps) {
   const what = session.loading.value;

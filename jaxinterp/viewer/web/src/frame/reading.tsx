@@ -8,7 +8,7 @@ export function Reading({ session }: PaneProps) {
   const graph = session.graph.value;
   const report = session.report.value;
   if (!graph) return null;
-  if (!report) return <p class="reading muted">Reading the graph…</p>;
+  if (!report) return <p class="reading muted">{session.loading.value ? "Reading the graph…" : "Nothing could be said of this graph."}</p>;
   const { nodes, stops, text } = report.reading;
   const parts = stopsOf(text, stops ?? [], nodes, graph.n);
   const warnings = report.warnings ?? [];

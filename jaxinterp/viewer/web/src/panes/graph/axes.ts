@@ -10,6 +10,7 @@ export const LEFT = 38;
 const FONT = 11;
 const SLOPE = Math.PI / 4;
 const MOST_LETTERS = 14;
+const MOST_TURNED = 12;
 
 export interface Axis {
   /** Height kept for the token names below the plot. */
@@ -33,7 +34,7 @@ export function axisFor(graph: GraphData, width: number): Axis {
     longest = Math.max(longest, Math.min(MOST_LETTERS, size));
   }
   const turned = letters * 6.2 > width || longest * 6.4 + 6 > room * 1.25;
-  return turned ? { height: Math.min(66, 18 + longest * 4.3), turned } : { height: 24, turned };
+  return turned ? { height: 18 + Math.min(MOST_TURNED, longest) * 4.6, turned } : { height: 24, turned };
 }
 
 export function drawAxes(context: CanvasRenderingContext2D, graph: GraphData, layout: Layout, view: View, axis: Axis, palette: Palette): void {
@@ -91,7 +92,7 @@ function drawColumns(context: CanvasRenderingContext2D, graph: GraphData, layout
       context.fillStyle = rule;
       context.fillRect(Math.round(LEFT + left), 0, 1, view.height);
     }
-    const text = cut(name(graph, column + layout.firstPosition), MOST_LETTERS);
+    const text = cut(name(graph, column + layout.firstPosition), axis.turned ? MOST_TURNED : MOST_LETTERS);
     const x = (left + right) / 2;
     if (x < 0 || x > view.width) continue;
     context.fillStyle = palette.muted;

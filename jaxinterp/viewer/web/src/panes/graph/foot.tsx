@@ -1,7 +1,9 @@
 // Below the graph: how many of the edges are drawn, and every node that is not, with the reason.
 
+import { useRef } from "preact/hooks";
 import type { PaneProps } from "../../app";
 import { count } from "../../draw/colour";
+import { Icon } from "../../draw/icons";
 import type { GraphData, Header } from "../../model/bundle";
 
 const STEPS = 200;
@@ -80,12 +82,33 @@ function Hidden({ session, graph }: PaneProps & { graph: GraphData }) {
       ) : (
         <span class="muted number">all {count(graph.n)} nodes shown</span>
       )}
-      {missing.length > 0 && (
-        <span class="muted ellipsis" title={missing.join("\n")}>
-          · {missing.join(" · ")}
-        </span>
-      )}
+      {missing.length > 0 && <Missing lines={missing} />}
     </p>
+  );
+}
+
+/** What the file lacks, in one line; a click gives all of it. */
+function Missing({ lines }: { lines: string[] }) {
+  const box = useRef<HTMLDialogElement>(null);
+  return (
+    <>
+      <button class="link-button muted ellipsis" type="button" data-action="missing" title={lines.join("\n")} onClick={() => box.current?.showModal()}>
+        {lines.join(" · ")}
+      </button>
+      <dialog class="dialog" ref={box} aria-label="What this file does not hold" onClick={(event) => event.target === box.current && box.current?.close()}>
+        <div class="dialog-head">
+          What this file does not hold
+          <button class="icon-button" type="button" aria-label="Close" onClick={() => box.current?.close()}>
+            <Icon name="close" />
+          </button>
+        </div>
+        <ul class="list dialog-body graph-missing">
+          {lines.map((line) => (
+            <li key={line}>{line}</li>
+          ))}
+        </ul>
+      </dialog>
+    </>
   );
 }
 

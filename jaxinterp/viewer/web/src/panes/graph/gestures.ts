@@ -13,6 +13,8 @@ const MOVE_MS = 220;
 
 /** Bind the gestures to the plot element; returns how to take them off again. hover: called with the pointer's place. */
 export function bind(session: Session, painter: Painter, plot: HTMLElement, hover: (at: [number, number] | null) => void): () => void {
+  // One finger on the whole graph scrolls the page; two zoom, and then one moves the graph.
+  const scrolls = (event: Partial<TouchEvent>): boolean => event.touches?.length === 1 && painter.view.k <= 1;
   const behaviour = zoom<HTMLElement, unknown>()
     .scaleExtent([1, MOST_ZOOM])
     .clickDistance(4)
@@ -20,8 +22,11 @@ export function bind(session: Session, painter: Painter, plot: HTMLElement, hove
       [0, 0],
       [painter.view.width, painter.view.height],
     ])
-    .filter((event: MouseEvent) => (event.type === "wheel" || (!event.ctrlKey && !event.shiftKey && !event.altKey)) && !event.button)
-    .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => painter.setView(event.transform.k, event.transform.x, event.transform.y));
+    .filter((event: MouseEvent & Partial<TouchEvent>) => !scrolls(event) && (event.type === "wheel" || (!event.ctrlKey && !event.shiftKey && !event.altKey)) && !event.button)
+    .on("zoom", ({ transform }: D3ZoomEvent<HTMLElement, unknown>) => {
+      plot.style.touchAction = transform.k > 1 ? "none" : "pan-y";
+      painter.setView(transform.k, transform.x, transform.y);
+    });
   const element = select(plot);
   element.call(behaviour).on("dblclick.zoom", null);
 

@@ -18,6 +18,9 @@ import { Legend } from "./legend";
 import { ALL, Painter, TOP } from "./painter";
 import { Tooltip } from "./tooltip";
 
+/** A width that every paper has, in CSS pixels. */
+const PAPER = 680;
+
 export function GraphPane({ session }: PaneProps) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<HTMLDivElement>(null);
@@ -76,13 +79,22 @@ export function GraphPane({ session }: PaneProps) {
       painter.draw();
     });
     observer.observe(host.current!);
-    const print = (): void => {
+    const redraw = (): void => {
       measure();
       fitPlot();
       painter.ask(ALL);
       painter.draw(true);
     };
+    const print = (): void => {
+      host.current!.style.width = `${PAPER}px`;
+      redraw();
+    };
+    const printed = (): void => {
+      host.current!.style.width = "";
+      redraw();
+    };
     window.addEventListener("beforeprint", print);
+    window.addEventListener("afterprint", printed);
     handle.places.graph = (node) => {
       const at = painter.placeOf(node);
       const box = plot.current?.getBoundingClientRect();
@@ -93,6 +105,7 @@ export function GraphPane({ session }: PaneProps) {
       for (const stop of stops) stop();
       observer.disconnect();
       window.removeEventListener("beforeprint", print);
+      window.removeEventListener("afterprint", printed);
       painter.stop();
     };
   }, [session, pointer]);

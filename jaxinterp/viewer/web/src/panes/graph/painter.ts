@@ -116,8 +116,9 @@ export class Painter {
 
   setFocus(byClick: boolean, list: EdgeList | null = null): void {
     const node = this.session.clicked.peek();
-    this.focusList = !this.graph || node === null ? null : (list ?? edgesOf(this.graph, node, this.session.shown.peek()));
-    const dim = node !== null && !!this.focusList?.order.length;
+    const seen = node !== null && !!this.session.shown.peek()[node];
+    this.focusList = !this.graph || !seen ? null : (list ?? edgesOf(this.graph, node, this.session.shown.peek()));
+    const dim = !!this.focusList?.order.length;
     this.sheets.edges.style.opacity = dim ? "0.16" : "1";
     this.sheets.nodes.style.opacity = dim ? "0.5" : "1";
     if (byClick) this.marks.push("jaxinterp:click-drawn");
