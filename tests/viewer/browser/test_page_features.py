@@ -103,11 +103,14 @@ def test_zoom_move_and_click_still_meet(window: Window, server: Server) -> None:
     page = open_graph(window, server.url)
     node = free_nodes(page, FEATURE)[0]
     before = page.js(f"window.jaxinterp.places.graph({node})")
+    places = {i: page.js(f"window.jaxinterp.places.graph({i})") for i in free_nodes(page)}
+    other = next(i for i, at in places.items() if abs(at[0] - before[0]) > 40)
+    at_other = f"(window.jaxinterp.places.graph({other})?.[0] ?? 1e5)"
+    between = f"Math.abs(window.jaxinterp.places.graph({node})[0] - {at_other})"
+    wide = page.js(between)
     page.mouse(before, click=False)
     page.ask("wheel", dy=-400)
-    page.wait(
-        f"Math.hypot(...[0, 1].map((k) => (window.jaxinterp.places.graph({node + 1}) ?? [1e4, 1e4])[k])) > 0"
-    )
+    page.wait(f"{between} > {1.2 * wide}")
     page.ask("drag", **{"from": [before[0] - 60, before[1] + 25], "to": [before[0] - 20, before[1] + 45]})
     after = page.js(f"window.jaxinterp.places.graph({node})")
     assert after is not None and (abs(after[0] - before[0]) > 10 or abs(after[1] - before[1]) > 5)
