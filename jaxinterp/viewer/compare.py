@@ -209,5 +209,6 @@ def _counted(a: Graph, b: Graph, first: np.ndarray) -> list[str]:
     for kind, name in enumerate(KIND_NAMES):
         sizes = [int((graph.nodes["kind"] == kind).sum()) for graph in (a, b)]
         if any(sizes):
-            lines.append(f"{name}s: {int(matched[kind])} in both, of {sizes[0]} and {sizes[1]}.")
+            plural = name + ("es" if name.endswith("s") else "s")
+            lines.append(f"{plural}: {int(matched[kind])} in both, of {sizes[0]} and {sizes[1]}.")
     return lines

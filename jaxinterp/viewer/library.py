@@ -131,6 +131,7 @@ class Entry:
     barred: bool = False  # never opened, whatever its content
     identity: int | None = None  # of the nodes of the graph that was opened last
     epoch: int = 0
+    glancing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 class Library:
@@ -251,19 +252,20 @@ class Library:
     def _glance(self, entry: Entry) -> None:
         if entry.barred:
             return
-        try:
-            now = mark(entry.path)
-            if entry.mark != now:
-                entry.glance, entry.error, entry.mark = None, None, now
-                entry.glance = peek(entry.path)
-        except (OSError, InputError) as error:
-            text = (
-                f"cannot read {entry.path.name}: {error.strerror}"
-                if isinstance(error, OSError)
-                else str(error)
-            )
-            entry.error, entry.glance = one_line(InputError(text), entry.path), None
-            entry.mark = None if isinstance(error, OSError) else entry.mark
+        with entry.glancing:  # another thread that is at it is waited for
+            try:
+                now = mark(entry.path)
+                if entry.mark != now:
+                    entry.glance, entry.error, entry.mark = None, None, now
+                    entry.glance = peek(entry.path)
+            except (OSError, InputError) as error:
+                text = (
+                    f"cannot read {entry.path.name}: {error.strerror}"
+                    if isinstance(error, OSError)
+                    else str(error)
+                )
+                entry.error, entry.glance = one_line(InputError(text), entry.path), None
+                entry.mark = None if isinstance(error, OSError) else entry.mark
 
 
 def mark(path: Path) -> Mark:

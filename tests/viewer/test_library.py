@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -243,3 +245,16 @@ def test_labels_of_dashboards_fill_the_gaps(tmp_path):
     assert header["labels"]["3"] == "three"
     assert header["labels"][str(graph.targets[0])] == graph.labels[int(graph.targets[0])]
     assert FeatureSource(Source()).labels(graph) == {}
+
+
+def test_a_list_asked_for_while_another_is_made_is_whole(folder, monkeypatch):
+    def slow(path):
+        time.sleep(0.02)
+        return peek(path)
+
+    monkeypatch.setattr("jaxinterp.viewer.library.peek", slow)
+    found = Library([folder])
+    with ThreadPoolExecutor(8) as pool:
+        lists = list(pool.map(lambda _: found.listed(), range(8)))
+    assert all(listed == lists[0] for listed in lists)
+    assert all(one["error"] or one["nodes"] for one in lists[0])
