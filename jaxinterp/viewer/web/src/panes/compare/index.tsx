@@ -17,6 +17,7 @@ export function ComparePane({ session }: PaneProps) {
   const others = session.files.value.filter((file) => file.id !== current);
   const usable = others.filter((file) => file.error === null);
   const other = session.other.value;
+  if (session.source.mode === "embedded" && !usable.length) return null;
   const choose = async (id: number): Promise<void> => {
     setOpen(false);
     setWaiting(true);

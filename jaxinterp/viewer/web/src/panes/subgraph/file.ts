@@ -72,7 +72,7 @@ export function readViewFile(graph: GraphData, text: string): { view: View; note
   if (typeof file.prompt === "string" && file.prompt !== graph.header.prompt) notes.push(`it was made for another prompt, “${short(file.prompt)}”`);
   if (reader.unknown.size) {
     const names = [...reader.unknown].slice(0, 3).map(short).join(", ");
-    notes.push(`${reader.unknown.size} of its ${reader.named.size} nodes are not in this graph: ${names}${reader.unknown.size > 3 ? ", …" : ""}`);
+    notes.push(`${reader.unknown.size} of its ${reader.named.size} nodes ${reader.unknown.size === 1 ? "is" : "are"} not in this graph: ${names}${reader.unknown.size > 3 ? ", …" : ""}`);
   }
   return { view, notes };
 }
