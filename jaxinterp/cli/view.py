@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import threading
 import webbrowser
@@ -147,7 +148,9 @@ def _export(options: argparse.Namespace, library: Any, dashboards: Any) -> int:
 
 def address(host: str, port: int) -> str:
     """What to open."""
-    name = "127.0.0.1" if host in ("0.0.0.0", "localhost") else host
+    name = {"localhost": "127.0.0.1", "0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(
+        host, host
+    )
     return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
 
 

@@ -199,9 +199,3 @@ def listen(host: str = "127.0.0.1", port: int | None = None) -> Server:
         except OverflowError as error:
             raise InputError(f"port {one}: expected 0 to 65535") from error
     return listen(host, 0)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """The first free port from 8765 on, for a server that listens by itself."""
-    with listen(host) as server:
-        return server.port
