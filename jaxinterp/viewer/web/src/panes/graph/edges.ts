@@ -78,7 +78,21 @@ export function edgesOf(graph: GraphData, node: number, shown: Uint8Array): Edge
     const e = graph.outEdge[k]!;
     if (shown[graph.edgeTarget[e]!]) kept[size++] = e;
   }
-  return gather(graph, kept.subarray(0, size));
+  return emphasised(gather(graph, kept.subarray(0, size)));
+}
+
+const WIDE = 0.125;
+const MOST_WIDE = 40;
+
+/** The same edges with classes that make the strongest one wide: shares of a node with hundreds of inputs are all small.
+ * At most so many are wide. */
+export function emphasised(list: EdgeList): EdgeList {
+  const sizes = list.share.map(Math.abs).sort();
+  const most = sizes.at(-1) ?? 0;
+  if (!(most > 0) || most >= 2 * WIDE) return list;
+  const next = sizes.at(-1 - MOST_WIDE) ?? 0;
+  const factor = Math.min((2 * WIDE) / most, next > 0 ? WIDE / next : Number.POSITIVE_INFINITY);
+  return factor > 1 ? sortEdges(list.source, list.target, list.share, list.share.map((share) => share * factor * 0.99)) : list;
 }
 
 function gather(graph: GraphData, edges: Int32Array, matter: ((share: number, target: number) => number) | null = null): EdgeList {

@@ -97,16 +97,18 @@ function Missing({ lines }: { lines: string[] }) {
       </button>
       <dialog class="dialog" ref={box} aria-label="What this file does not hold" onClick={(event) => event.target === box.current && box.current?.close()}>
         <div class="dialog-head">
-          What this file does not hold
+          <span>What this file does not hold</span>
           <button class="icon-button" type="button" aria-label="Close" onClick={() => box.current?.close()}>
             <Icon name="close" />
           </button>
         </div>
-        <ul class="list dialog-body graph-missing">
-          {lines.map((line) => (
-            <li key={line}>{line}</li>
-          ))}
-        </ul>
+        <div class="dialog-body">
+          <ul class="list graph-missing">
+            {lines.map((line) => (
+              <li key={line}>{line}</li>
+            ))}
+          </ul>
+        </div>
       </dialog>
     </>
   );

@@ -10,7 +10,7 @@ import { visible } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { LEFT } from "./axes";
 import { camera } from "./camera";
-import { sortEdges } from "./edges";
+import { emphasised, sortEdges } from "./edges";
 import { Foot } from "./foot";
 import { bind } from "./gestures";
 import "./graph.css";
@@ -171,7 +171,7 @@ async function completeFocus(session: Session, painter: Painter): Promise<void> 
       Int32Array.from(links, (link) => link[1]),
       Float32Array.from(links, (link) => link[2]),
     );
-    painter.setFocus(false, list);
+    painter.setFocus(false, emphasised(list));
   } catch {
     // The edges that the page holds are drawn already; the list of inputs and outputs says what is missing.
   }

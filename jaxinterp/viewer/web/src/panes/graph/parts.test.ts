@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { small } from "../../testing/graphs";
-import { edgesOf, level, sortEdges, strongest } from "./edges";
+import { edgesOf, emphasised, level, sortEdges, strongest } from "./edges";
 import { atStep, missingFrom, stepOf } from "./foot";
 import { cut, placeLabels, type Wanted } from "./labels";
 import { place } from "./layout";
@@ -34,6 +34,20 @@ describe("edges", () => {
     const shares = new Map([...list.source].map((s, k) => [s, list.share[k]!]));
     expect(shares.get(2)).toBeCloseTo(4 / 6);
     expect(shares.get(3)).toBeCloseTo(-2 / 6);
+  });
+});
+
+describe("emphasis", () => {
+  const wide = (share: Float32Array): number => {
+    const list = emphasised(sortEdges(new Int32Array(share.length), new Int32Array(share.length), share));
+    return list.order.length - list.start[12]!;
+  };
+
+  it("makes the strongest edge of a node with many inputs wide, but not all of equal ones", () => {
+    expect(wide(Float32Array.from({ length: 300 }, (_, i) => (i === 7 ? -0.03 : 0.001)))).toBe(1);
+    expect(wide(new Float32Array(300).fill(1 / 300))).toBeLessThanOrEqual(40);
+    expect(wide(Float32Array.of(0.9, 0.05, 0.05))).toBe(1);
+    expect(wide(new Float32Array(0))).toBe(0);
   });
 });
 
