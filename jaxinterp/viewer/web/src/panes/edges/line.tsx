@@ -4,6 +4,7 @@ import { count as countText, percent, signed, sizeText } from "../../draw/colour
 import type { GraphData } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { Glyph } from "./glyph";
+import "./line.css";
 import type { RowGroup } from "./rows";
 import { columnPercent, columnSize, rowText, signedPercent, signedSize } from "./words";
 

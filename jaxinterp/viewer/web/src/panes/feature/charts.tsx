@@ -4,6 +4,7 @@ import { count as countText, percent, sizeText } from "../../draw/colour";
 import { visible } from "../../model/bundle";
 import type { Feature } from "../../io/types";
 import { tokenText } from "./bytes";
+import "./charts.css";
 import { alongBins, heights, percentile, percentileText } from "./percentile";
 
 /** Activations on this feature's axis, with that on this prompt. */

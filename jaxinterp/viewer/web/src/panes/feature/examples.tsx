@@ -3,6 +3,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { count as countText, sizeText } from "../../draw/colour";
 import type { Example, Feature } from "../../io/types";
+import "./examples.css";
 import { areWords, cellsOf, inText, type Cell } from "./bytes";
 
 const SIDE = 48; // cells on each side of the peak in a line
