@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.paths and options.model is None:
         raise InputError("which graph? give a .json or .jigraph file, or a folder of them")
     from jaxinterp.viewer.features import Dashboards
-    from jaxinterp.viewer.library import Library
+    from jaxinterp.viewer.library import LARGE, Library
 
     library, dashboards = Library(options.paths), Dashboards(options.features)
     if options.export:
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     anyone = _anyone(options)
     if options.model is not None:
         return live(options, library, dashboards, anyone=anyone, announce=announce, address=address)
-    if len(library.entries) == 1:
+    if len(library.entries) == 1 and library.entries[0].path.stat().st_size <= LARGE:
         error = library.listed()[0]["error"]
         if error:
             raise InputError(error)

@@ -29,6 +29,7 @@ ENDINGS = (".json", ".jigraph")
 NOT_GRAPHS = ("graph-metadata.json",)
 KEPT = 4  # graphs in memory
 EPOCH = 1 << 32
+LARGE = 4 << 20  # bytes
 
 Mark = tuple[int, int, int]  # of a file: when changed, size, inode
 
@@ -46,7 +47,11 @@ class Opened:
     graph: Graph
     names: Names
     epoch: int = 0
+    # Saving and what is made of the graph do not wait for each other, nor the first drawing for the report.
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
+    _beside: threading.Lock = field(default_factory=threading.Lock)
     _arrays: dict[str, tuple[str, np.ndarray]] | None = None
     _report: dict[str, Any] | None = None
     _heads: Heads | None = None
@@ -59,7 +64,7 @@ class Opened:
 
     def prepare(self) -> dict[str, tuple[str, np.ndarray]]:
         """The bundle's arrays, made once."""
-        with self.lock:
+        with self._drawing:
             if self._arrays is None:
                 self._arrays = graph_arrays(self.graph)
             return self._arrays
@@ -76,21 +81,21 @@ class Opened:
 
     def report_now(self, label: Label | None = None) -> dict[str, Any]:
         """REPORT, made once; ``label``: a feature's label from elsewhere."""
-        with self.lock:
+        with self._reporting:
             if self._report is None:
                 self._report = report_of(self.graph, self.path.name, label)
             return self._report
 
     def heads(self) -> Heads:
         """Edges opened into heads, read once."""
-        with self.lock:
+        with self._beside:
             if self._heads is None:
                 self._heads = heads_of(self.path, self.graph)
             return self._heads
 
     def features(self, dashboards: Dashboards) -> FeatureSource | None:
         """The dashboards of this graph, looked for once."""
-        with self.lock:
+        with self._beside:
             if self._features is None:
                 self._features = (dashboards.of(self.path, self.graph),)
             return self._features[0]
@@ -171,10 +176,10 @@ class Library:
         with self._lock:
             if not 0 <= number < len(self.entries):
                 raise Refused(404, "there is no such graph")
-            entry, gate = self.entries[number], self._loading.setdefault(number, threading.Lock())
+            entry = self.entries[number]
         if entry.barred:
             raise Refused(400, entry.error or "this file is not opened")
-        with gate:
+        with self._gate(number):
             with self._lock:
                 found = self._opened.get(number)
             try:
@@ -197,6 +202,8 @@ class Library:
                     self._opened.pop(number, None)
                 raise Refused(400, entry.error) from error
             entry.error = None
+            if entry.mark != found.mark or entry.glance is None:
+                entry.glance, entry.mark = _looked(found), found.mark
             with self._lock:
                 self._opened[number] = found
                 self._opened.move_to_end(number)
@@ -204,9 +211,21 @@ class Library:
                     self._opened.popitem(last=False)
             return found
 
-    def first(self) -> int | None:
-        """The number of the first file that can be shown."""
-        return next((entry["id"] for entry in self.listed() if entry["error"] is None), None)
+    def first(self) -> Opened | None:
+        """The first graph that can be shown, loaded."""
+        with self._lock:
+            numbers = range(len(self.entries))
+        for number in numbers:
+            try:
+                return self.open(number)
+            except Refused:
+                continue  # the list says why
+        return None
+
+    def _gate(self, number: int) -> threading.Lock:
+        """Held while a file is being loaded."""
+        with self._lock:
+            return self._loading.setdefault(number, threading.Lock())
 
     def _take(self, path: Path) -> None:
         if not path.exists():
@@ -255,6 +274,9 @@ class Library:
         with entry.glancing:  # another thread that is at it is waited for
             try:
                 now = mark(entry.path)
+                if entry.mark != now and now[1] > LARGE:
+                    with self._gate(entry.id):
+                        pass  # it may be loading, after which there is nothing left to find out
                 if entry.mark != now:
                     entry.glance, entry.error, entry.mark = None, None, now
                     entry.glance = peek(entry.path)
@@ -266,6 +288,13 @@ class Library:
                 )
                 entry.error, entry.glance = one_line(InputError(text), entry.path), None
                 entry.mark = None if isinstance(error, OSError) else entry.mark
+
+
+def _looked(opened: Opened) -> Peek:
+    """What a glance at a loaded graph's file would have found."""
+    graph = opened.graph
+    slug = (graph.foreign or {}).get("metadata", {}).get("slug") or graph.settings.get("slug")
+    return Peek(str(slug or opened.path.stem), graph.prompt, len(graph), len(graph.weights))
 
 
 def mark(path: Path) -> Mark:

@@ -96,14 +96,10 @@ class Viewer:
         """Load the first graph and make its arrays and report while the browser starts."""
 
         def work() -> None:
-            first = self.library.first()
-            if first is not None:
-                try:
-                    opened = self.library.open(first)
-                    opened.prepare()
-                    opened.report_now(self._label(opened))
-                except Refused:
-                    pass  # the list says why
+            opened = self.library.first()
+            if opened is not None:
+                opened.prepare()
+                opened.report_now(self._label(opened))
 
         thread = threading.Thread(target=work, name="jaxinterp-warm", daemon=True)
         thread.start()

@@ -258,3 +258,27 @@ def test_a_list_asked_for_while_another_is_made_is_whole(folder, monkeypatch):
         lists = list(pool.map(lambda _: found.listed(), range(8)))
     assert all(listed == lists[0] for listed in lists)
     assert all(one["error"] or one["nodes"] for one in lists[0])
+
+
+def test_the_list_is_the_same_before_and_after_loading(tmp_path, monkeypatch):
+    from jaxinterp.viewer import library as library_module
+
+    for i in range(3):
+        random_graph(i).save(tmp_path / f"{i}.jigraph")
+    before = Library([tmp_path])
+    listed = before.listed()
+    for i in range(3):
+        before.open(i)
+    assert before.listed() == listed
+    # a large file that was loaded is not read a second time
+    monkeypatch.setattr(library_module, "LARGE", 0)
+    monkeypatch.setattr(library_module, "peek", lambda path: pytest.fail(f"{path} was read again"))
+    after = Library([tmp_path])
+    for i in range(3):
+        after.open(i)
+    assert after.listed() == listed
+
+
+def test_the_first_that_can_be_shown(folder):
+    assert Library([folder / "broken.json", folder]).first().path.name == "a.json"
+    assert Library([folder / "broken.json"]).first() is None

@@ -63,6 +63,7 @@ def test_a_graph_whose_reading_is_known():
     # 3/4 of the walks go to b and on to a, half of those end in each token
     assert found.text == "red → first → second → say blue, 38 % of influence"
     np.testing.assert_allclose(found.share, 0.375)
+    assert found.stops == (("red", (3,)), ("first", (0,)), ("second", (2,)), ("say blue", (5,)))
     assert found.nodes == (3, 0, 2, 5)
     assert found.target == 5
     assert found.error_share == 0
