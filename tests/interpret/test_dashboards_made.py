@@ -250,7 +250,7 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "it" / ".progress"
     folder.mkdir(parents=True)
     (folder / "state.npz").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(InputError, match="state.npz is damaged"):
+    with pytest.raises(InputError, match=r"state\.npz is damaged"):
         make_dashboards(model, dictionary, small.CONFIG, tmp_path / "it", source=small.source())
 
 
