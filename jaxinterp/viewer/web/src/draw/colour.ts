@@ -96,7 +96,7 @@ export function sizeText(x: number | null | undefined): string {
   let text: string;
   if (size === 0) text = "0";
   else if (size >= 1e7 || size < 1e-4) text = size.toExponential(1);
-  else if (size >= 1000) text = Math.round(size).toLocaleString("en-US");
+  else if (size >= 1000) text = count(Math.round(size));
   else text = String(Number(size.toPrecision(3)));
   return x < 0 ? `−${text}` : text;
 }
@@ -111,5 +111,5 @@ export function percent(x: number | null | undefined): string {
   return `${sign}${size < 9.95 ? size.toFixed(1) : Math.round(size)} %`;
 }
 
-/** 1234567 as 1,234,567. */
-export const count = (n: number): string => n.toLocaleString("en-US");
+/** 1234567 as 1,234,567. (By hand: the browser's own formatter takes longer to start than a graph to draw.) */
+export const count = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ",");

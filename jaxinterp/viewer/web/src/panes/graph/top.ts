@@ -49,8 +49,7 @@ export function drawTop(context: CanvasRenderingContext2D, session: Session, pai
     if (x < -r || x > view.width + r || y < -r || y > view.height + r) return;
     seen.add(node);
     const text = labelText(session, node);
-    context.font = font(weight, colours);
-    wanted.push({ node, text, x, y, r: r + 2, width: context.measureText(text).width, weight });
+    wanted.push({ node, text, x, y, r: r + 2, width: widthOf(context, text, font(weight, colours)), weight });
   };
   want(hovered, 3);
   want(clicked, 2);
@@ -60,8 +59,10 @@ export function drawTop(context: CanvasRenderingContext2D, session: Session, pai
   context.textAlign = "left";
   context.textBaseline = "middle";
   context.lineJoin = "round";
+  let current = "";
   for (const label of placeLabels(wanted, view.width, view.height, (...box) => painter.countWithin(...box))) {
-    context.font = font(label.weight, colours);
+    const wish = font(label.weight, colours);
+    if (wish !== current) context.font = current = wish;
     context.lineWidth = 3.5;
     context.strokeStyle = colours.panel;
     context.globalAlpha = 0.88;
@@ -86,6 +87,22 @@ export function drawTop(context: CanvasRenderingContext2D, session: Session, pai
 }
 
 const font = (weight: number, colours: Palette): string => `${weight >= 1.2 ? "600 " : ""}${FONT}px ${colours.font}`;
+
+// Setting a font and measuring take longer than all the rest of this canvas: every width is asked for once.
+const widths = new Map<string, number>();
+const MOST_WIDTHS = 4000;
+
+function widthOf(context: CanvasRenderingContext2D, text: string, wish: string): number {
+  const key = wish + text;
+  let width = widths.get(key);
+  if (width === undefined) {
+    context.font = wish;
+    width = context.measureText(text).width;
+    if (widths.size >= MOST_WIDTHS) widths.clear();
+    widths.set(key, width);
+  }
+  return width;
+}
 
 function labelText(session: Session, node: number): string {
   const graph = session.graph.peek()!;
