@@ -315,10 +315,9 @@ class Layer:
         return groups
 
     def _place(self, fields: dict[str, np.ndarray], number: int) -> str:
-        if len(fields["document"]):
-            return f"document {int(fields['document'][number])}, token {int(fields['position'][number])}"
         sequence, token = divmod(int(fields["place"][number]), self.length)
-        return f"sequence {sequence}, token {token}"
+        document = f"document {int(fields['document'][number])}, " if len(fields["document"]) else ""
+        return f"{document}sequence {sequence}, token {token}"
 
 
 def short(x: Any) -> float:

@@ -21,7 +21,7 @@ FIELDS = {
     "at": "u2",  # the place of its peak
     "place": "i8",  # the peak's number among the tokens of the run: sequence times length plus place in it
     "document": "i4",  # of each example, where the text has documents, else empty
-    "position": "i4",  # of the peak in its document, likewise
+    "position": "i4",  # of the peak in its document, or in what of it stands in the sequence, likewise
     "repeats": "u4",  # how often the text of each example came
     "tokens": "token",  # of all examples, one after another
     "active": "u2",  # how many tokens of each example are not zero

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinterp.activations.text import Batch, Source
+from jaxinterp.activations.text import Batch, Source, TextConfig
 from jaxinterp.core.errors import InputError
 from jaxinterp.dashboards.own import Dashboards
 from jaxinterp.dictionaries import kind_of
@@ -337,3 +338,33 @@ def test_text_that_ends_is_read_once(tmp_path: Path) -> None:
     found = make_dashboards(model, dictionary, config, tmp_path / "it", source=short)
     file = found.layer(0)
     assert file is not None and file.seen == small.text().use[:5].sum()
+
+
+def test_documents_of_a_file_keep_their_numbers(tmp_path: Path) -> None:
+    """Text with documents is read once, and examples say which document they are from."""
+    model, dictionary, _ = parts()
+    random = np.random.default_rng(4)
+    documents = [random.integers(0, small.WORDS, n).tolist() for n in (5, 21, 9, 30, 16)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": one}) + "\n" for one in documents))
+    config = dataclasses.replace(
+        small.CONFIG,
+        tokens=10**6,
+        text=TextConfig(str(path), length=small.LENGTH),
+        logits=0,
+        neighbours=0,
+        coactive=0,
+    )
+    found = make_dashboards(model, dictionary, config, tmp_path / "it")
+    file = found.layer(0)
+    assert file is not None and file.seen == sum(map(len, documents)) // small.LENGTH * small.LENGTH
+    record = found.feature(1, small.ALWAYS)
+    assert record is not None and len(record["examples"][0]["examples"]) == 4
+    for one in record["examples"][0]["examples"]:
+        number = int(re.fullmatch(r"document (\d+), sequence \d+, token \d+", one["where"])[1])  # type: ignore[index]
+        shown, there = "|".join(one["tokens"]), "|".join(words(documents[number]))
+        assert shown in there
+    assert (
+        str(path) not in json.dumps(found.manifest)
+        and "jsonl" in found.manifest["provenance"]["text"]["source"]
+    )
