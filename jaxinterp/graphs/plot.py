@@ -25,10 +25,10 @@ from jaxinterp.graphs.kinds import (
     MLP_PART,
     TARGET,
 )
-from jaxinterp.graphs.plot_layout import Item
+from jaxinterp.graphs.plot_records import Item
 from jaxinterp.graphs.report import clean
 from jaxinterp.graphs.summary import target_text
-from jaxinterp.graphs.supernodes import Supernode, SupernodeGraph, grouped
+from jaxinterp.graphs.supernodes import Place, Supernode, SupernodeGraph, grouped
 
 if TYPE_CHECKING:
     from jaxinterp.graphs.graph import Graph
@@ -119,7 +119,8 @@ def plot_supernodes(
         "size": size,
         "font": font,
     }
-    texts = [group.name for group in shown.groups]
+    texts = [_bare(group.name, place) for group, place in zip(shown.groups, shown.places, strict=False)]
+    texts = texts or [group.name for group in shown.groups]
     return _draw(_items(shown, texts, bool(shown.places)), edges, None, width, lines, options)
 
 
@@ -281,6 +282,13 @@ def _text(graph: Graph, node: int) -> str:
     if kind == BIAS:
         return f"{BIAS_NAMES[index]} bias" if 0 <= index < len(BIAS_NAMES) else "bias"
     return graph.labels[node] if graph.labels[node] and not graph.foreign else ""
+
+
+def _bare(name: str, place: Place) -> str:
+    """The name of a group; of a token or a target (as `node_text` writes them) what is between the quotes."""
+    if place.kind in (EMBEDDING, TARGET) and name.count('"') >= 2 and name.endswith('"'):
+        return _token(name[name.index('"') + 1 : -1])
+    return name
 
 
 def _token(text: str) -> str:

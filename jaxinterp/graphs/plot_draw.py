@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from jaxinterp.core.errors import InputError
 from jaxinterp.core.files import atomic
 from jaxinterp.graphs.plot import row_name
-from jaxinterp.graphs.plot_layout import ELLIPSIS, GAP, LINE, MARK, Item, Layout, Placed, lay_out
+from jaxinterp.graphs.plot_layout import lay_out
+from jaxinterp.graphs.plot_records import ELLIPSIS, GAP, LINE, MARK, Item, Layout, Placed
 
 MARGIN = 0.05
 DASHES = (0, (2.6, 1.5))
@@ -75,6 +76,11 @@ def draw(
         small = 0.88 * layout.size
         if layout.cut:
             lines = [*lines, f"{layout.cut} {'label is' if layout.cut == 1 else 'labels are'} shortened."]
+        if layout.skipped:
+            lines = [
+                *lines,
+                f"{layout.skipped} tokens of the prompt, at which nothing is drawn, are left out.",
+            ]
         if layout.lost:
             lines = [*lines, f"{layout.lost} labels are left out for want of room."]
         below: list[Callable[[float], float]] = []

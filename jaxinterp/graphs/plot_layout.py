@@ -7,75 +7,23 @@ their marks, so that edges leave a mark at its top and enter it from below witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-MARK = 0.11  # side of a mark
-GAP = 0.07
-LINE = 1.25  # of the letter size
-ROW_GAP = 0.17
-BOLD = 1.14  # of the width of plain letters
-ELLIPSIS = "…"
-_SIDES = (0.2, 0.75, 0.05, 0.55, 0.95, 0.35)
-
-Measure = Callable[[str, float], float]  # (text, size in points) -> width in inches
-
-
-@dataclass(frozen=True)
-class Item:
-    """Something to draw: mark "feature", "group", "error", "bias", "token" or "target"; the last two hold their text.
-
-    row: any number, higher is further up. column: the position.
-    """
-
-    text: str
-    mark: str
-    row: float
-    column: int
-    weight: float = 0.0  # which text goes first where there is too little room
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Middle of a mark and its text; width of the mark, height of both; left edge and width of the text."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    lines: tuple[str, ...]
-    text_x: float
-    text_width: float
-    height_of_mark: float
-
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, bottom, right, top of mark and text together."""
-        left, right = self.x - self.width / 2, self.x + self.width / 2
-        return (
-            left,
-            self.y - self.height / 2,
-            max(right, self.text_x + self.text_width),
-            self.y + self.height / 2,
-        )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """placed: of every item. tokens: (x, text) along the bottom, of positions without a mark of their own. rows: the
-    height of each row by its number. size: of letters, in points. width, height: of all. cut: texts shortened; lost:
-    texts left out, because there is no place for them. token_level: the height of ``tokens``; turned: whether the
-    texts of tokens run upwards."""
-
-    placed: tuple[Placed, ...]
-    tokens: tuple[tuple[float, str], ...]
-    turned: bool
-    rows: dict[float, float]
-    size: float
-    width: float
-    height: float
-    cut: int
-    lost: int
-    token_level: float
+from jaxinterp.graphs.plot_records import (
+    BOLD,
+    ELLIPSIS,
+    GAP,
+    LINE,
+    MARK,
+    ROW_GAP,
+    SIDES,
+    Item,
+    Layout,
+    Measure,
+    Placed,
+    declash,
+    within,
+)
 
 
 def lay_out(
@@ -97,8 +45,8 @@ def lay_out(
         (0.85 * size, 11, True), (0.75 * size, 9, True),
     ]  # fmt: skip
     for letters, longest, turned in attempts:
-        plan = _Plan(items, edges, tokens, measure, max(letters, 5.0), longest, turned and tokens is not None)
-        for skip in (False, True):
+        plan = _Plan(items, edges, tokens, measure, max(letters, 5.0), longest, turned)
+        for skip in (0, 1, 2) if turned else (0, 1):
             if plan.columns(skip, width) <= width:
                 return plan.finish(width)
     return plan.finish(width)
@@ -136,8 +84,11 @@ class _Plan:
         self.used = sorted({item.column for item in items})
         self.longest = longest
 
-    def columns(self, skip: bool, width: float) -> float:
-        """Decide the columns and how many items stand side by side in each; the width that this takes."""
+    def columns(self, skip: int, width: float) -> float:
+        """Decide the columns and how many items stand side by side in each; the width that this takes.
+
+        skip: 0 every position has a column, 1 stretches without items are one sign, 2 nothing.
+        """
         self.capacity = dict.fromkeys(self.used, 1)
         self.order: list[int | None] = list(self.used)  # None: positions that are left out
         if self.tokens is not None:
@@ -146,7 +97,7 @@ class _Plan:
             for at in range(len(self.tokens)):
                 if at in shown or not skip:
                     self.order.append(at)
-                elif not self.order or self.order[-1] is not None:
+                elif skip == 1 and (not self.order or self.order[-1] is not None):
                     self.order.append(None)
         total = self._total()
         while True:  # wider columns as long as there is room and a row gets lower by it
@@ -172,22 +123,32 @@ class _Plan:
         sizes = [self._width(column) for column in self.order]
         total = sum(sizes)
         scale = min(1.0, width / total) if total > 0 else 1.0
+        if scale < 1:  # marks keep their width as long as they can; texts that then have no place are dropped
+            least = [min(self._least(c), own) for c, own in zip(self.order, sizes, strict=True)]
+            part = max(width - sum(least), 0.0) / (total - sum(least)) if total > sum(least) else 0.0
+            shrink = min(1.0, width / sum(least))
+            sizes = [(low + (own - low) * part) * shrink for low, own in zip(least, sizes, strict=True)]
         shares = [0.0 if c is None else 1.0 + 3.0 * len(self._inner(c)) for c in self.order]
         spare = max(width - total, 0.0) / max(sum(shares), 1.0)
         span: dict[int, tuple[float, float]] = {}
         tokens, at = [], 0.0
         for column, own, share in zip(self.order, sizes, shares, strict=True):
-            wide = (own + spare * share) * scale
+            wide = own + spare * share
             if column is not None:
                 span[column] = at, at + wide
             if self.tokens is not None:
                 if column is None:
                     tokens.append((at + wide / 2, ELLIPSIS))
-                elif not any(self.items[i].mark == "token" for i in self._column(column)):
+                elif column < len(self.tokens) and not any(
+                    self.items[i].mark == "token" for i in self._column(column)
+                ):
                     tokens.append((at + wide / 2, self._token(column)))
             at += wide
         with_marks = self.tokens is not None and any(item.mark == "token" for item in self.items)
         own_line = bool(tokens) and not with_marks
+        skipped = (
+            0 if self.tokens is None else len(self.tokens) - sum(column is not None for column in self.order)
+        )
         bottom = self._token_height() + ROW_GAP if own_line else 0.0
         placed: list[Placed | None] = [None] * len(self.items)
         heights: dict[float, float] = {}
@@ -211,7 +172,7 @@ class _Plan:
                         "token",
                         "target",
                     ):  # from side to side, for the edges
-                        where, turn[column] = _SIDES[turn[column] % len(_SIDES)], turn[column] + 1
+                        where, turn[column] = SIDES[turn[column] % len(SIDES)], turn[column] + 1
                     x = span[column][0] + (0.5 * free if free < 0 else GAP / 2 + where * max(free - GAP, 0.0))
                     for i in line:
                         placed[i] = self._place(i, x, y)
@@ -219,7 +180,7 @@ class _Plan:
             heights[row] = bottom + step * count / 2
             bottom += step * count + ROW_GAP
         level = heights[self.rows[0]] if with_marks else self._token_height() / 2
-        shown, lost = _declash([_within(one, width) for one in placed if one is not None], self.items)
+        shown, lost = declash([within(one, width) for one in placed if one is not None], self.items)
         return Layout(
             shown,
             tuple(tokens),
@@ -230,6 +191,7 @@ class _Plan:
             bottom - ROW_GAP,
             self.cut,
             lost,
+            skipped,
             level,
         )
 
@@ -255,9 +217,11 @@ class _Plan:
 
     def _token_height(self) -> float:
         """The height of the line of tokens."""
-        if not self.turned or self.tokens is None:
+        if not self.turned:
             return self.line + GAP
-        texts = [self._token(column) for column in self.order if column is not None]
+        texts: list[str] = []
+        if self.tokens is not None:
+            texts += [self._token(column) for column in self.order if column is not None]
         texts += [
             line
             for item, lines in zip(self.items, self.texts, strict=True)
@@ -298,7 +262,7 @@ class _Plan:
 
     def _width(self, column: int | None) -> float:
         if column is None:
-            return self.measure(ELLIPSIS) + GAP
+            return self.measure(ELLIPSIS) + (0.3 if self.turned else 1.0) * GAP
         own = 0.0
         if self.tokens is not None:
             own = self.line if self.turned else self.measure(self._token(column))
@@ -307,6 +271,12 @@ class _Plan:
                 for line in self._split(row, column):
                     own = max(own, sum(self.widths[i] for i in line) + 2 * GAP * (len(line) - 1))
         return own + (0.7 if self.turned else 1.5) * GAP
+
+    def _least(self, column: int | None) -> float:
+        """The width of a column's marks alone."""
+        inside = [] if column is None else [i for i in self._column(column) if self.items[i].mark == "token"]
+        text = self.line if column is not None and self.tokens is not None else 0.0
+        return max((self.widths[i] for i in inside), default=max(MARK, text)) + 0.3 * GAP
 
     def _total(self) -> float:
         return sum(self._width(column) for column in self.order)
@@ -329,41 +299,6 @@ def wrap(text: str, longest: int, lines: int) -> tuple[str, ...]:
         found.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
     return (*found, rest[: max(longest - 1, 1)].rstrip() + ELLIPSIS)
-
-
-def _within(place: Placed, width: float) -> Placed:
-    """The same, moved onto the sheet."""
-    left, _, right, _ = place.box()
-    move = max(min(0.0, width - right), -left)
-    return replace(place, x=place.x + move, text_x=place.text_x + move) if move else place
-
-
-def _declash(placed: list[Placed], items: Sequence[Item]) -> tuple[tuple[Placed, ...], int]:
-    """The same without the texts that would lie on another mark or text, the weightiest kept; how many those are."""
-    boxes = [one.box() for one in placed]
-    kept = [
-        (
-            one.x - one.width / 2,
-            one.y - one.height_of_mark / 2,
-            one.x + one.width / 2,
-            one.y + one.height_of_mark / 2,
-        )
-        for one in placed
-    ]
-    found = list(placed)
-    lost = 0
-    for i in sorted(range(len(placed)), key=lambda i: (-items[i].weight, i)):
-        if any(j != i and _meet(boxes[i], box) for j, box in enumerate(kept)):
-            lost += any(found[i].lines)
-            found[i] = replace(found[i], lines=())
-        else:
-            kept[i] = boxes[i]
-    return tuple(found), lost
-
-
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    slack = 1e-6
-    return a[0] < b[2] - slack and b[0] < a[2] - slack and a[1] < b[3] - slack and b[1] < a[3] - slack
 
 
 def _ordered(items: Sequence[Item], edges: Sequence[tuple[int, int, float]]) -> list[int]:

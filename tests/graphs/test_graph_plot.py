@@ -28,7 +28,8 @@ from jaxinterp.graphs import (
 )
 from jaxinterp.graphs import plot as figures
 from jaxinterp.graphs.choose import EDGE, automatic, saved
-from jaxinterp.graphs.plot_layout import ELLIPSIS, Item, lay_out, wrap
+from jaxinterp.graphs.plot_layout import lay_out, wrap
+from jaxinterp.graphs.plot_records import ELLIPSIS, Item
 from tests.graphs.graph_examples import random_graph
 from tests.graphs.test_graph_dialects import CRM
 from tests.support import shared
@@ -111,7 +112,10 @@ def test_a_long_prompt_is_shortened_where_nothing_is_shown():
     layout = lay_out(items, [], tokens, 3.0, measure)
     shown = [text for _, text in layout.tokens]
     assert shown == [ELLIPSIS, "word5", ELLIPSIS, ELLIPSIS]
-    assert not layout.lost and layout.width <= 3.0
+    assert not layout.lost and layout.width <= 3.0 and layout.skipped == 298
+    many = [Item(f"word{i}", "token", -1.0, i) for i in range(0, 300, 20)]
+    layout = lay_out(many, [], tokens, 2.7, measure)
+    assert layout.turned and not layout.lost and not layout.tokens and layout.skipped == 285
 
 
 def test_texts_in_lines():
@@ -267,7 +271,11 @@ def test_a_graph_of_supernodes_with_and_without_places():
         None if len(set(graph.nodes["kind"][20:22])) > 1 else 0,
     ]
     drawn = words(shown.plot(width="single"))
-    assert "one ×3" in drawn and "two ×2" in drawn
+    assert (
+        "one ×3" in drawn
+        and "two ×2" in drawn
+        and {"t0", "t3", "word"} <= {w.rstrip("0123456789") or w for w in drawn} | set(drawn)
+    )
     bare = SupernodeGraph(shown.groups, shown.weights, shown.activation, shown.influence, {}, 0)
     figure = bare.plot()
     assert "one ×3" in words(figure) and caption(figure).startswith("Not drawn: 3 edges under 2 %.")
