@@ -73,7 +73,7 @@ export function Conflict({ session }: PaneProps) {
         <button class="button" type="button" data-action="take-theirs" onClick={() => void session.settle(false)}>
           Take theirs
         </button>
-        <button class="button primary" type="button" data-action="keep-mine" onClick={() => void session.settle(true)}>
+        <button class="button primary" type="button" data-action="keep-mine" autofocus onClick={() => void session.settle(true)}>
           Keep mine
         </button>
       </div>

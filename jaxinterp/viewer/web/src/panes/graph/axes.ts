@@ -11,6 +11,8 @@ const FONT = 11;
 const SLOPE = Math.PI / 4;
 const MOST_LETTERS = 14;
 const MOST_TURNED = 12;
+/** Half the width of a letter, on the safe side. */
+const HALF_LETTER = 3.2;
 
 export interface Axis {
   /** Height kept for the token names below the plot. */
@@ -22,19 +24,22 @@ const name = (graph: GraphData, position: number): string => (position < 0 ? "(n
 
 const middleOf = (layout: Layout, column: number, view: View): number => ((layout.columns[column]! + layout.columns[column + 1]!) / 2) * view.k + view.x;
 
-/** Whether token names fit side by side at zoom 1; sets the height of the axis. */
-export function axisFor(graph: GraphData, width: number): Axis {
-  const columns = Math.max(1, graph.tokens.length);
-  const room = width / columns;
-  let letters = 0;
+const UPRIGHT: Axis = { height: 24, turned: false };
+
+/** The axis for these columns: names side by side where every one has room, else turned. */
+export function axisFor(graph: GraphData, columns: Float32Array, firstPosition: number): Axis {
   let longest = 0;
-  for (const token of graph.tokens) {
-    const size = visible(token).length;
-    letters += size + 2;
-    longest = Math.max(longest, Math.min(MOST_LETTERS, size));
+  let fits = true;
+  let end = Number.NEGATIVE_INFINITY;
+  for (let column = 0; column + 1 < columns.length; column++) {
+    const letters = Math.min(MOST_LETTERS, [...name(graph, column + firstPosition)].length);
+    const middle = (columns[column]! + columns[column + 1]!) / 2;
+    const half = letters * HALF_LETTER;
+    fits &&= middle - half > end;
+    end = middle + half + 4;
+    longest = Math.max(longest, Math.min(MOST_TURNED, letters));
   }
-  const turned = letters * 6.2 > width || longest * 6.4 + 6 > room * 1.25;
-  return turned ? { height: 18 + Math.min(MOST_TURNED, longest) * 4.6, turned } : { height: 24, turned };
+  return fits ? UPRIGHT : { height: 18 + longest * 4.6, turned: true };
 }
 
 export function drawAxes(context: CanvasRenderingContext2D, graph: GraphData, layout: Layout, view: View, axis: Axis, palette: Palette): void {
@@ -108,7 +113,7 @@ function drawColumns(context: CanvasRenderingContext2D, graph: GraphData, layout
     } else {
       const width = context.measureText(text).width;
       if (LEFT + x - width / 2 < free) continue;
-      free = LEFT + x + width / 2 + 5;
+      free = LEFT + x + width / 2 + 2;
       context.textAlign = "center";
       context.fillText(text, LEFT + x, view.height + 12);
     }

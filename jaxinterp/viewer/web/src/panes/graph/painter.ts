@@ -90,10 +90,16 @@ export class Painter {
     const graph = this.graph;
     if (!graph || this.width < 40 || this.height < 40) return;
     const plotWidth = this.width - LEFT - 4;
-    this.axis = axisFor(graph, plotWidth);
-    const plotHeight = Math.max(40, this.height - this.axis.height);
-    this.view = { ...this.view, width: plotWidth, height: plotHeight };
-    this.layout = place(graph, plotWidth, plotHeight, Math.min(BAND, plotHeight * 0.25));
+    const arranged = (axis: number): Layout => {
+      const plotHeight = Math.max(40, this.height - axis);
+      this.view = { ...this.view, width: plotWidth, height: plotHeight };
+      return place(graph, plotWidth, plotHeight, Math.min(BAND, plotHeight * 0.25));
+    };
+    // The axis depends on the columns, and the height on the axis; the columns do not depend on the height.
+    const first = arranged(this.axis.height);
+    const axis = axisFor(graph, first.columns, first.firstPosition);
+    this.layout = axis.height === this.axis.height ? first : arranged(axis.height);
+    this.axis = axis;
     this.drawn = null;
     this.setShown();
   }
