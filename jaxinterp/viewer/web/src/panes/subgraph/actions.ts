@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { Session } from "../../model/session";
+import { plainLabel } from "./boxes";
 import { addToGroup, complete, group, label, pin, place, renameGroup, setGroups, ungroup, unpin, type View } from "../../model/view";
 
 /** The box whose name is being edited: "n<node>" or "g:<group>". */
@@ -21,7 +22,7 @@ export function membersOf(view: View, key: string): number[] {
   return key.startsWith("g:") ? (view.groups.find((g) => `g:${g.name}` === key)?.members ?? []) : [Number(key.slice(1))];
 }
 
-/** Places of boxes that are no more go too. */
+/** Places of boxes that are no more go too; members of a group keep theirs for when it is dissolved. */
 function tidy(view: View): View {
   const real = new Set([...view.groups.map((g) => `g:${g.name}`), ...view.pinned.map((i) => `n${i}`)]);
   const kept = Object.entries(view.positions).filter(([key]) => real.has(key));
@@ -34,13 +35,13 @@ export function nameFor(session: Session, nodes: readonly number[]): string {
   if (!graph) return "group";
   const counts = new Map<string, number>();
   for (const i of nodes) {
-    const text = session.label(i);
+    const text = plainLabel(session.label(i));
     if (text) counts.set(text, (counts.get(text) ?? 0) + 1);
   }
   const common = [...counts].sort((a, b) => b[1] - a[1])[0];
   if (common) return common[0].slice(0, 190);
   const top = [...nodes].sort((a, b) => (graph.influence[b] || 0) - (graph.influence[a] || 0))[0];
-  return top === undefined ? "group" : `${session.name(top)} and others`;
+  return top === undefined ? "group" : `${session.name(top).trim()} and others`;
 }
 
 /** Put the marked nodes into a group. Says what to do where fewer than two are marked. */

@@ -75,13 +75,15 @@ function box(graph: GraphData, key: string, members: number[], group: boolean, n
   return found;
 }
 
+/** A label without the probability that targets' labels end with, and without blanks around it. */
+export const plainLabel = (text: string): string => text.replace(/\s*\(p ?= ?[\d.e-]+\)\s*$/i, "").trim();
+
 /** A node's name in a box. Probabilities stand below, so those at the end of a target's label go. */
 function nodeName(graph: GraphData, node: number, label: (node: number) => string): string {
   const own = label(node);
   const kind = graph.kind[node]!;
   if (kind === TARGET) {
-    const text = (own || graph.place(node)).replace(/\s*\(p ?= ?[\d.e-]+\)\s*$/i, "");
-    return text.trim() || visible(text);
+    return plainLabel(own || graph.place(node)) || visible(own || graph.place(node));
   }
   if (kind === EMBEDDING && (!own || own === graph.header.labels[String(node)])) return tokenOf(graph, graph.position[node]!);
   return own || graph.place(node);

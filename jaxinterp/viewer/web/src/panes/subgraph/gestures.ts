@@ -81,6 +81,7 @@ export function useGestures(scene: Scene) {
   const now = useRef(scene);
   now.current = scene;
   const [hover, setHover] = useState<string | null>(null);
+  const [overEdge, setOverEdge] = useState<string | null>(null);
   const [drag, setDrag] = useState<Drag | null>(null);
   const [band, setBand] = useState<Band | null>(null);
   const latest = useRef({ drag, band });
@@ -153,10 +154,12 @@ export function useGestures(scene: Scene) {
       if (press.current || latest.current.band) return;
       const shape = shapeAt(event);
       setHover(shape?.box.key ?? null);
+      setOverEdge((event.target as Element).closest("[data-edge]")?.getAttribute("data-edge") ?? null);
       now.current.session.hovered.value = shape && !shape.box.group ? shape.box.members[0]! : null;
     };
     const leave = (): void => {
       setHover(null);
+      setOverEdge(null);
       now.current.session.hovered.value = null;
     };
     return {
@@ -192,5 +195,5 @@ export function useGestures(scene: Scene) {
       },
     };
   }, []);
-  return { hover, drag, band, handlers };
+  return { hover, overEdge, drag, band, handlers };
 }

@@ -109,7 +109,7 @@ export function EdgeShape({ curve, session, source, target, state }: EdgeProps) 
   return (
     <g
       class={`sg-edge ${state}`}
-      data-edge={`${source.key} ${target.key}`}
+      data-edge={`${source.key}\n${target.key}`}
       onClick={() => {
         session.click(target.members[0]!);
         // Between single nodes an edge of the graph itself can be opened.

@@ -97,7 +97,7 @@ function useCamera({ graph, drawing, width, height, onTransform }: Props) {
 export function Sheet(props: Props) {
   const { session, graph, drawing: still, width, height, fixed } = props;
   const { svg, at, inSheet } = useCamera(props);
-  const { hover, drag, band, handlers } = useGestures({ session, graph, drawing: still, fixed, inSheet });
+  const { hover, overEdge, drag, band, handlers } = useGestures({ session, graph, drawing: still, fixed, inSheet });
   const drawing = useMemo(() => {
     if (!drag) return still;
     return redraw(still, still.shapes.map((s) => (s.box.key === drag.key ? { ...s, x: drag.x, y: drag.y } : s)));
@@ -115,7 +115,10 @@ export function Sheet(props: Props) {
   const near = useMemo(() => touching && new Set([...touching].flatMap(ends)), [touching]);
   const most = useMemo(() => Math.max(0, ...shapes.map((s) => (s.box.kind === TARGET || !Number.isFinite(s.box.share) ? 0 : s.box.share))), [shapes]);
   const weights = showWeights.value;
-  const labels = useMemo(() => labelPlaces(touching ? [...touching] : weights ? curves : [], shapes, (c) => signedPercent(c.edge.weight)), [curves, shapes, touching, weights]);
+  const labels = useMemo(() => {
+    const pointed = overEdge === null ? [] : curves.filter((c) => ends(c).join("\n") === overEdge);
+    return labelPlaces(touching ? [...touching] : weights ? [...pointed, ...curves.filter((c) => c !== pointed[0])] : pointed, shapes, (c) => signedPercent(c.edge.weight));
+  }, [curves, shapes, touching, weights, overEdge]);
   const opened = listed.value;
 
   const stateOf = (s: Shape): string =>
@@ -132,7 +135,7 @@ export function Sheet(props: Props) {
   // The box that is dragged is drawn last, above the others; keys keep the elements.
   const order = drag ? [...shapes].sort((a, b) => Number(a.box.key === drag.key) - Number(b.box.key === drag.key)) : shapes;
   return (
-    <svg ref={svg} class="sg-sheet" width={width} height={height} role="group" aria-label="Subgraph" {...handlers}>
+    <svg ref={svg} class="sg-sheet" width={width} height={height} viewBox={`0 0 ${width} ${height}`} role="group" aria-label="Subgraph" {...handlers}>
       <g transform={`translate(${at.x},${at.y}) scale(${at.k})`}>
         {[...curves].reverse().map((c) => (
           <EdgeShape key={ends(c).join("\n")} curve={c} session={session} source={shapes[c.edge.source]!.box} target={shapes[c.edge.target]!.box} state={touching ? (touching.has(c) ? "over" : "far") : ""} />
