@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from jaxinterp.activations.text import Batch, Source, TextConfig
 from jaxinterp.core.errors import InputError
 from jaxinterp.dashboards.own import Dashboards
 from jaxinterp.dictionaries import kind_of
-from jaxinterp.interpret import DashboardConfig, estimate, make_dashboards
+from jaxinterp.interpret import DashboardConfig, Interrupted, estimate, make_dashboards, making
 from jaxinterp.interpret.encoding import encoder
 from jaxinterp.models.decoder import forward
 from jaxinterp.parallel.mesh import make
@@ -232,6 +234,22 @@ def test_a_run_that_is_stopped_anywhere_goes_on(made: Dashboards, tmp_path: Path
     done = make_dashboards(model, dictionary, small.CONFIG, tmp_path / "it", source=whole, save_every=0.0)
     assert small.contents(done.folder) == small.contents(made.folder)
     done.verify()
+
+
+def test_a_signal_saves_first(made: Dashboards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dictionary, _ = parts()
+
+    @contextmanager
+    def asked() -> Iterator[Callable[[], bool]]:
+        yield lambda: True
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "signals", asked)
+        with pytest.raises(Interrupted, match="after 1 of 11 blocks"):
+            make_dashboards(model, dictionary, small.CONFIG, tmp_path / "it", source=small.source())
+    assert Interrupted.exit_code == 130
+    done = make_dashboards(model, dictionary, small.CONFIG, tmp_path / "it", source=small.source())
+    assert small.contents(done.folder) == small.contents(made.folder)
 
 
 def test_other_settings_are_refused_and_the_same_are_done_already(made: Dashboards, tmp_path: Path) -> None:
