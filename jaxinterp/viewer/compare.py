@@ -1,8 +1,9 @@
 """Two graphs side by side: which nodes are the same, and which edges between them differ most.
 
-Nodes are the same by kind, part, layer, number and position counted from the end of the prompt; tokens by their number
-(or text, where numbers mean something else in the other graph) and position from the end; targets by number or text
-alone. Features of different dictionaries have nothing in common but their numbers and are not matched.
+Nodes are the same by kind, part, layer, number and place; tokens by their number (or text, where numbers mean something
+else in the other graph) and place; targets by number or text alone. Places are counted from the end of the prompt, but
+from its start for the tokens with which both begin: models that read forward do the same there. Features of different
+dictionaries have nothing in common but their numbers and are not matched.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def compare(a: Graph, b: Graph, most: int = MOST) -> dict[str, Any]:
     notes: list[str] = []
     features = _same_features(a, b, notes)
     by_number = _same_tokens(a, b, notes)
-    first, second, again = _matched(_keys(a, features, by_number), _keys(b, features, by_number))
+    shared = _shared(a, b, by_number)
+    first, second, again = _matched(*(_keys(graph, features, by_number, shared) for graph in (a, b)))
     order = np.argsort(first, kind="stable")
     first, second = first[order], second[order]
     if again:
@@ -43,9 +45,12 @@ def compare(a: Graph, b: Graph, most: int = MOST) -> dict[str, Any]:
             f"The models have {a.n_layers} and {b.n_layers} layers; layers are counted from the first."
         )
     if len(a.token_ids) != len(b.token_ids):
+        start = f"; the first {shared} are the same and matched from the start" if shared else ""
         notes.append(
-            f"The prompts have {len(a.token_ids)} and {len(b.token_ids)} tokens; positions are counted from the end."
+            f"The prompts have {len(a.token_ids)} and {len(b.token_ids)} tokens{start}; positions are counted from the end."
         )
+    if any(graph.pruned or (graph.foreign or {}).get("whole") for graph in (a, b)):
+        notes.append("What is in one graph alone may have been pruned from the other.")
     edges, flow = _edges(a, b, first, second, most)
     if not flow:
         notes.append("Influence is unknown in one of the graphs; links are ordered by their share of inputs.")
@@ -99,24 +104,33 @@ def _same_tokens(a: Graph, b: Graph, notes: list[str]) -> bool:
     return True
 
 
-def _keys(graph: Graph, features: bool, by_number: bool) -> list[tuple[Any, ...] | None]:
+def _shared(a: Graph, b: Graph, by_number: bool) -> int:
+    """With how many tokens both prompts begin; 0 where they are equally long, so that it makes no difference."""
+    if len(a.token_ids) == len(b.token_ids):
+        return 0
+    one, two = ((graph.token_ids if by_number else graph.token_texts) for graph in (a, b))
+    length = min(len(one), len(two))
+    return next((i for i in range(length) if one[i] != two[i]), length)
+
+
+def _keys(graph: Graph, features: bool, by_number: bool, shared: int) -> list[tuple[Any, ...] | None]:
     """What each node is known by, None for one that is not to be matched."""
     nodes, length = graph.nodes, len(graph.token_ids)
     columns = [nodes[name].tolist() for name in ("kind", "part", "layer", "position", "index")]
     found: list[tuple[Any, ...] | None] = []
     for i, (kind, part, layer, position, index) in enumerate(zip(*columns, strict=True)):
-        from_end = length - position
+        place = -1 - position if position < shared else length - position
         if kind == TARGET:
             token = index >= 0 and layer >= graph.n_layers
             read_at = () if token or layer >= graph.n_layers else (part, layer)
             name: Any = index if (token and by_number) or read_at else target_text(graph, i).strip()
             found.append((kind, name, *read_at))
         elif kind == EMBEDDING:
-            found.append((kind, index if by_number else graph.token_texts[position], from_end))
+            found.append((kind, index if by_number else graph.token_texts[position], place))
         elif kind == FEATURE and (not features or index < 0):
             found.append(None)
         else:
-            found.append((kind, part, layer, index, from_end))
+            found.append((kind, part, layer, index, place))
     return found
 
 
