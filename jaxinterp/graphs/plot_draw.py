@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -89,7 +90,7 @@ def draw(
         if caption:
             text = " ".join(lines)
             below.append(lambda top: pen.paragraph(text, left, top, width - MARGIN, small))
-        foot = sum(-part(0.0) + GAP for part in below) if below else 0.0
+        foot = math.fsum(-part(0.0) + GAP for part in below) if below else 0.0
         head = 1.6 * size / 72 if title else 0.0
         height = MARGIN + foot + GAP + layout.height + head + MARGIN
         pen.open(width, height)

@@ -7,6 +7,7 @@ their marks, so that edges leave a mark at its top and enter it from below witho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from jaxinterp.graphs.plot_records import (
@@ -47,7 +48,7 @@ def lay_out(
     for letters, longest, turned in attempts:
         plan = _Plan(items, edges, tokens, measure, max(letters, 5.0), longest, turned)
         for skip in (0, 1, 2) if turned else (0, 1):
-            if plan.columns(skip, width) <= width:
+            if plan.columns(skip, width) <= width + 1e-9:
                 return plan.finish(width)
     return plan.finish(width)
 
@@ -121,15 +122,19 @@ class _Plan:
     def finish(self, width: float) -> Layout:
         """The places, with what width is left shared among the columns, most for those that hold most."""
         sizes = [self._width(column) for column in self.order]
-        total = sum(sizes)
+        total = math.fsum(sizes)
         scale = min(1.0, width / total) if total > 0 else 1.0
         if scale < 1:  # marks keep their width as long as they can; texts that then have no place are dropped
             least = [min(self._least(c), own) for c, own in zip(self.order, sizes, strict=True)]
-            part = max(width - sum(least), 0.0) / (total - sum(least)) if total > sum(least) else 0.0
-            shrink = min(1.0, width / sum(least))
+            part = (
+                max(width - math.fsum(least), 0.0) / (total - math.fsum(least))
+                if total > math.fsum(least)
+                else 0.0
+            )
+            shrink = min(1.0, width / math.fsum(least))
             sizes = [(low + (own - low) * part) * shrink for low, own in zip(least, sizes, strict=True)]
         shares = [0.0 if c is None else 1.0 + 3.0 * len(self._inner(c)) for c in self.order]
-        spare = max(width - total, 0.0) / max(sum(shares), 1.0)
+        spare = max(width - total, 0.0) / max(math.fsum(shares), 1.0)
         span: dict[int, tuple[float, float]] = {}
         tokens, at = [], 0.0
         for column, own, share in zip(self.order, sizes, shares, strict=True):
@@ -165,7 +170,7 @@ class _Plan:
                         span[column][1]
                         - span[column][0]
                         - gap * (len(line) - 1)
-                        - sum(self.widths[i] for i in line)
+                        - math.fsum(self.widths[i] for i in line)
                     )
                     where = 0.5
                     if self.items[line[0]].mark not in (
@@ -269,7 +274,7 @@ class _Plan:
         for row in self.rows:
             if (row, column) in self.cells:
                 for line in self._split(row, column):
-                    own = max(own, sum(self.widths[i] for i in line) + 2 * GAP * (len(line) - 1))
+                    own = max(own, math.fsum(self.widths[i] for i in line) + 2 * GAP * (len(line) - 1))
         return own + (0.7 if self.turned else 1.5) * GAP
 
     def _least(self, column: int | None) -> float:
@@ -279,7 +284,7 @@ class _Plan:
         return max((self.widths[i] for i in inside), default=max(MARK, text)) + 0.3 * GAP
 
     def _total(self) -> float:
-        return sum(self._width(column) for column in self.order)
+        return math.fsum(self._width(column) for column in self.order)
 
 
 def wrap(text: str, longest: int, lines: int) -> tuple[str, ...]:
@@ -311,8 +316,8 @@ def _ordered(items: Sequence[Item], edges: Sequence[tuple[int, int, float]]) -> 
     for _ in range(4):
         pulled = []
         for i, item in enumerate(items):
-            total = sum(size for _, size in near[i])
-            mean = sum(place[j] * size for j, size in near[i]) / total if total > 0 else item.column
+            total = math.fsum(size for _, size in near[i])
+            mean = math.fsum(place[j] * size for j, size in near[i]) / total if total > 0 else item.column
             away = mean - item.column
             pulled.append(
                 item.column + 0.45 * away / (1 + abs(away))
