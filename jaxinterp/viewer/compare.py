@@ -46,9 +46,8 @@ def compare(a: Graph, b: Graph, most: int = MOST) -> dict[str, Any]:
         )
     if len(a.token_ids) != len(b.token_ids):
         start = f"; the first {shared} are the same and matched from the start" if shared else ""
-        notes.append(
-            f"The prompts have {len(a.token_ids)} and {len(b.token_ids)} tokens{start}; positions are counted from the end."
-        )
+        sizes = f"{len(a.token_ids)} and {len(b.token_ids)}"
+        notes.append(f"The prompts have {sizes} tokens{start}; positions are counted from the end.")
     if any(graph.pruned or (graph.foreign or {}).get("whole") for graph in (a, b)):
         notes.append("What is in one graph alone may have been pruned from the other.")
     edges, flow = _edges(a, b, first, second, most)

@@ -56,6 +56,7 @@ def test_edges_that_differ_most_come_first():
 
 def test_prompts_of_different_length_from_their_ends():
     short, long = random_graph(0, positions=3), random_graph(0, positions=5)
+    long = replace(long, token_ids=(90, *long.token_ids[1:]), token_texts=("other", *long.token_texts[1:]))
     found = compare(same_dictionary(short), same_dictionary(long))
     pairs = np.array(found["pairs"])
     a, b = short.nodes[pairs[:, 0]], long.nodes[pairs[:, 1]]
@@ -66,6 +67,23 @@ def test_prompts_of_different_length_from_their_ends():
     assert any("3 and 5 tokens" in note for note in found["notes"])
     assert sorted([*pairs[:, 0].tolist(), *found["only_a"]]) == list(range(len(short)))
     assert sorted([*pairs[:, 1].tolist(), *found["only_b"]]) == list(range(len(long)))
+
+
+def test_a_word_more_in_the_middle():
+    """Before it places are counted from the start, after it from the end."""
+    one = random_graph(0, positions=4)
+    two = random_graph(0, positions=5)
+    first, second = ("the", "city", "dallas", "is"), ("the", "city", "summer", "hollow", "is")
+    one = replace(one, token_texts=first, token_ids=(1, 2, 3, 4))
+    two = replace(two, token_texts=second, token_ids=(1, 2, 5, 6, 4))
+    found = compare(same_dictionary(one), same_dictionary(two))
+    places = {
+        (int(one.nodes["position"][a]), int(two.nodes["position"][b]))
+        for a, b in found["pairs"]
+        if one.nodes["kind"][a] == ERROR
+    }
+    assert places == {(0, 0), (1, 1), (2, 3), (3, 4)}
+    assert any("the first 2 are the same" in note for note in found["notes"])
 
 
 def test_other_dictionaries_match_no_features():

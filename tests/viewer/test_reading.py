@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxinterp.graphs import EMBEDDING, ERROR, FEATURE, TARGET, Flow, load_graph
 from jaxinterp.viewer import report as report_module
+from jaxinterp.viewer.bundle import bundle
 from jaxinterp.viewer.reading import read, say, shown, top_target
 from jaxinterp.viewer.report import report_of
 from jaxinterp.viewer.walks import visits
 from tests.graphs.graph_examples import dense_matrix, dense_normalised, random_graph
 from tests.support import shared
-from tests.viewer.graphs_to_view import REAL, chain, cyclic
+from tests.viewer.graphs_to_view import REAL, chain, cyclic, parsed
 from tests.viewer.synthetic import synthetic
 
 KEYS = {
@@ -169,14 +172,14 @@ def test_a_failure_inside_never_reaches_the_page(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "shape",
     [{"density": 0.0}, {"layers": 1}, {"positions": 1}, {"layers": 80, "per_place": 1, "positions": 1}],
 )
-def test_odd_shapes(settings):
-    graph = random_graph(2, **settings)
+def test_odd_shapes(shape):
+    graph = random_graph(2, **shape)
     found = report_of(graph)
     json.dumps(found, allow_nan=False)
-    if settings.get("density") == 0.0:
+    if shape.get("density") == 0.0:
         assert "no token has influence" in found["reading"]["text"]
         assert found["automatic"]["pinned"] == [int(graph.targets[0])] or found["automatic"]["pinned"]
 
@@ -198,3 +201,36 @@ def test_quick_on_a_large_graph():
     found = report_of(graph)
     assert time.process_time() - begin < 2.0
     assert not found["warnings"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS_OF_FILES = st.sampled_from(
+    ["max_feature_nodes", "model", "dictionary", "repairs", "dialect", "source_set", "slug", "left_out",
+     "record_digest", "scan", "info", "pruning_settings", "generation_settings", "node_threshold", "transcoder_list"]
+)  # fmt: skip
+RECORD = st.dictionaries(KEYS_OF_FILES, JSON, max_size=5)
+
+
+@given(RECORD, RECORD, RECORD, RECORD)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_records_of_a_file_hold(given_settings, provenance, measured, metadata):
+    """Files are untrusted: no value in them makes the report or the header fail."""
+    graph = chain()
+    foreign = {"whole": True, "metadata": metadata, "nodes": {}, "loose_links": [], "top": {}, "links": {}}
+    graph = replace(
+        graph,
+        settings={**given_settings, "convention": "paper"},
+        provenance=provenance,
+        measured=measured,
+        foreign=foreign,
+    )
+    found = report_of(graph)
+    json.dumps(found, allow_nan=False)
+    assert not any("could not be computed" in line for line in found["warnings"])
+    header, _ = parsed(bundle(graph, {}))
+    assert all(isinstance(header[key], str) for key in ("slug", "scan", "prompt", "convention"))
+    assert all(isinstance(line, str) for line in header["repairs"])

@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.viewer import server as server_module
 from jaxinterp.viewer.features import Dashboards
 from jaxinterp.viewer.library import Library
+from jaxinterp.viewer.messages import Refused
 from jaxinterp.viewer.pages import Viewer
 from jaxinterp.viewer.routes import App
 from jaxinterp.viewer.server import listen
+from jaxinterp.viewer.wire import parse_head
 from tests.graphs.graph_examples import random_graph
 from tests.viewer.graphs_to_view import TOKEN, parsed
 
@@ -316,3 +320,18 @@ def test_port_in_use():
         listen(port=70_000)
     with pytest.raises(InputError, match="cannot listen"):
         listen("203.0.113.7", 0)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.sampled_from([b"GET", b" ", b"/", b"HTTP/1.1", b"\r\n", b"Host:", b"a", b":"]))
+)
+@settings(max_examples=200, deadline=None)
+def test_any_head_is_understood_or_refused(data):
+    data = data if isinstance(data, bytes) else b"".join(data)
+    try:
+        head = parse_head(data)
+    except Refused:  # and nothing else
+        return
+    assert head.path.startswith("/")
+    assert head.length >= 0

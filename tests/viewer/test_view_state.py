@@ -224,3 +224,47 @@ def test_views_over_the_wire_are_checked(value, text):
 def test_checked_views_are_complete_and_clean():
     found = checked({"pinned": [1, 1, 2], "groups": [{"name": "e", "members": []}], "notes": "\ud800x"}, 10)
     assert found == {**empty(), "pinned": [1, 2], "notes": "?x"}
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["0_1_0", "E_7_0", ","]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+PARAMS = st.dictionaries(
+    st.sampled_from(
+        [
+            "pinnedIds",
+            "supernodes",
+            "clickedId",
+            "sg_pos",
+            "linkType",
+            "hiddenIds",
+            "clerps",
+            "jaxinterp",
+            "gridsnap",
+        ]
+    ),
+    ANYTHING
+    | ANYTHING.map(lambda value: json.dumps(value))
+    | st.fixed_dictionaries(
+        {"views": st.lists(st.fixed_dictionaries({"name": ANYTHING, "view": ANYTHING})), "notes": ANYTHING}
+    ),
+)
+
+
+@given(PARAMS)
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_file_holds_gives_a_view(params):
+    graph = chain()
+    found = stored(graph, params)
+    again = checked(found.view, len(graph))  # and one that the server would take back
+    assert again["pinned"] == found.view["pinned"]
+    assert again["groups"] == found.view["groups"]
+    written = json.loads(json.dumps(params_of(again, Names(graph), 1)))
+    assert stored(graph, written).view == again
