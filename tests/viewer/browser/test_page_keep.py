@@ -59,7 +59,7 @@ def make_group(page: Page, name: str) -> list[int]:
     return nodes
 
 
-def test_pin_group_rename_undo_redo(window: Window, server: Server) -> None:
+def test_pin_group_rename_undo_redo(server: Server, window: Window) -> None:
     page = open_graph(window, server.url)
     first = view(page)
     node = next(i for i in free_nodes(page, FEATURE) if i not in first["pinned"])
@@ -110,7 +110,7 @@ def test_named_views_notes_and_places(window: Window, file: Path) -> None:
         settled(page)
 
 
-def test_automatic_groups_are_previewed_and_applied(window: Window, server: Server) -> None:
+def test_automatic_groups_are_previewed_and_applied(server: Server, window: Window) -> None:
     page = open_graph(window, server.url)
     before = view(page)
     page.click("[data-action=propose]")
@@ -164,7 +164,7 @@ def kept(now: dict) -> dict:
     }
 
 
-def test_a_save_validates_against_the_schema(window: Window, server: Server, file: Path) -> None:
+def test_a_save_validates_against_the_schema(server: Server, window: Window, file: Path) -> None:
     import jsonschema
 
     schema = json.loads(support.shared("cases/graphs/schema/neuronpedia-graph-schema.json").read_text())
@@ -175,7 +175,7 @@ def test_a_save_validates_against_the_schema(window: Window, server: Server, fil
     jsonschema.validate(json.loads(file.read_text()), schema)
 
 
-def test_of_two_windows_neither_overwrites_the_other(window: Window, server: Server) -> None:
+def test_of_two_windows_neither_overwrites_the_other(server: Server, window: Window) -> None:
     one = open_graph(window, server.url)
     two = open_graph(window, server.url, expected=("409",))
     node = free_nodes(one, FEATURE)[0]
@@ -214,7 +214,7 @@ def test_a_read_only_folder(window: Window, file: Path) -> None:
         os.chmod(file.parent, 0o755)
 
 
-def test_a_server_that_is_gone_is_said_and_nothing_is_lost(window: Window, server: Server) -> None:
+def test_a_server_that_is_gone_is_said_and_nothing_is_lost(server: Server, window: Window) -> None:
     page = open_graph(
         window, server.url, expected=("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
     )

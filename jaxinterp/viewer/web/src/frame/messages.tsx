@@ -60,8 +60,11 @@ export function Conflict({ session }: PaneProps) {
   const box = useRef<HTMLDialogElement>(null);
   const open = session.conflict.value !== null;
   useEffect(() => {
-    if (open && !box.current?.open) box.current?.showModal();
-    else if (!open) box.current?.close();
+    if (open && !box.current?.open) {
+      box.current?.showModal();
+      // By hand: browsers complain of the attribute autofocus inside a notebook's frame.
+      box.current?.querySelector<HTMLElement>("[data-action=keep-mine]")?.focus();
+    } else if (!open) box.current?.close();
   }, [open]);
   return (
     <dialog class="dialog conflict" ref={box} aria-label="Changed in another window" onCancel={(event) => event.preventDefault()}>
@@ -73,7 +76,7 @@ export function Conflict({ session }: PaneProps) {
         <button class="button" type="button" data-action="take-theirs" onClick={() => void session.settle(false)}>
           Take theirs
         </button>
-        <button class="button primary" type="button" data-action="keep-mine" autofocus onClick={() => void session.settle(true)}>
+        <button class="button primary" type="button" data-action="keep-mine" onClick={() => void session.settle(true)}>
           Keep mine
         </button>
       </div>
