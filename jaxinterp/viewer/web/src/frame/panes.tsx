@@ -1,6 +1,6 @@
 // The grid of panes: dividers to drag (or to move with the arrow keys), one pane at a time can fill the window.
 
-import { useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Pane, PaneProps } from "../app";
 import { Icon } from "../draw/icons";
 import { DEFAULT, limit, resize, type Sizes, sizes } from "./sizes";
@@ -9,7 +9,13 @@ export function Panes({ session, panes }: PaneProps & { panes: Pane[] }) {
   const full = session.maximised.value;
   const [graph, edges, subgraph, feature] = panes as [Pane, Pane, Pane, Pane];
   const { columns, left, right } = sizes.value;
-  const frame = (pane: Pane) => <Frame session={session} pane={pane} key={pane.id} />;
+  // The graph is drawn first; the lists beside it are filled in the next moment.
+  const [rest, setRest] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setRest(true));
+    return () => clearTimeout(timer);
+  }, []);
+  const frame = (pane: Pane) => <Frame session={session} pane={pane} filled={rest || pane === graph} key={pane.id} />;
   return (
     <main class={full ? "panes one" : "panes"} style={{ "--columns": columns, "--left": left, "--right": right }}>
       <div class="column">
@@ -27,7 +33,7 @@ export function Panes({ session, panes }: PaneProps & { panes: Pane[] }) {
   );
 }
 
-function Frame({ session, pane }: PaneProps & { pane: Pane }) {
+function Frame({ session, pane, filled }: PaneProps & { pane: Pane; filled: boolean }) {
   const full = session.maximised.value;
   const here = full === pane.id;
   const View = pane.view;
@@ -36,7 +42,7 @@ function Frame({ session, pane }: PaneProps & { pane: Pane }) {
     <section class={`pane${here ? " full" : full ? " away" : ""}`} id={`pane-${pane.id}`} aria-label={pane.title}>
       <header class="pane-head">
         <h2>{pane.title}</h2>
-        <div class="pane-tools">{Tools && <Tools session={session} />}</div>
+        <div class="pane-tools">{Tools && filled && <Tools session={session} />}</div>
         <button
           class="icon-button"
           type="button"
@@ -51,9 +57,7 @@ function Frame({ session, pane }: PaneProps & { pane: Pane }) {
           <Icon name={here ? "restore" : "maximise"} size={14} />
         </button>
       </header>
-      <div class="pane-body">
-        <View session={session} />
-      </div>
+      <div class="pane-body">{filled && <View session={session} />}</div>
     </section>
   );
 }
