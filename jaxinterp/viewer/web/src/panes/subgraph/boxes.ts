@@ -1,5 +1,6 @@
 // What the subgraph pane draws: one box for a group, one for each pinned node that is in no group.
 
+import { sizeText } from "../../draw/colour";
 import { BIAS, EMBEDDING, TARGET, type GraphData, visible } from "../../model/bundle";
 import type { View } from "../../model/view";
 
@@ -108,12 +109,9 @@ function nodeNote(graph: GraphData, node: number, label: (node: number) => strin
 
 function groupNote(graph: GraphData, b: Box): string {
   const layers = b.members.map((i) => graph.layer[i]!);
-  const low = Math.min(...layers);
-  const high = Math.max(...layers);
-  const places = [...new Set(b.members.map((i) => graph.position[i]!))];
-  const alone = places.length === 1 ? tokenOf(graph, places[0]!) : `${places.length} tokens`;
-  // Names made from layers say it already.
-  if (/^layers? \d/.test(b.name)) return `${b.members.length} nodes`;
-  const level = b.kind === EMBEDDING ? "tokens" : b.kind === TARGET ? "targets" : low === high ? `L${low}` : `L${low}–${high}`;
-  return `${level} · ${alone}`;
+  const [low, high] = [Math.min(...layers), Math.max(...layers)];
+  const level = b.kind === EMBEDDING || b.kind === TARGET ? "" : low === high ? `L${low}` : `L${low}–${high}`;
+  // Names that are made from layers say those already.
+  const named = /^layers? \d|^L\d/.test(b.name);
+  return [named ? "" : level, `${b.members.length} nodes`, Number.isFinite(b.activation) ? `act. ${sizeText(b.activation)}` : ""].filter(Boolean).join(" · ");
 }

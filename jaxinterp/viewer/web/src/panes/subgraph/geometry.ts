@@ -12,7 +12,7 @@ const LINE = 17;
 const WIDEST = 158;
 const WIDEST_LINE = 210;
 const GLYPH = 15;
-export const MOST_GLYPHS = 10;
+export const MOST_GLYPHS = 7;
 
 export interface Shape {
   box: Box;
@@ -80,9 +80,26 @@ export const barred = (box: Box): boolean => box.kind !== TARGET && Number.isFin
 const SCALES = [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
 const AREA = 1000 * 560;
 
+/** What the layout knows of the pane: width over height, and whether it is so low that boxes take one line. */
+export interface PaneShape {
+  aspect: number;
+  compact: boolean;
+}
+
+export const LARGE: PaneShape = { aspect: 1.6, compact: false };
+
+const ASPECTS = [0.8, 1, 1.25, 1.6, 2, 2.5, 3, 4];
+
+/** In steps, so that a divider moved a little leaves the picture as it is. */
+export function shapeOfPane(width: number, height: number): PaneShape {
+  if (width < 40 || height < 40) return LARGE;
+  const far = (a: number): number => Math.abs(Math.log((a * height) / width));
+  return { aspect: ASPECTS.reduce((a, b) => (far(b) < far(a) ? b : a)), compact: height < 420 };
+}
+
 /** Everything in its place: hand-placed boxes where they were put, others by the automatic layout. */
-export function draw(boxes: readonly Box[], drawn: readonly BoxEdge[], positions: Readonly<Record<string, readonly [number, number]>>, font: string, aspect = 1.6): Drawing {
-  const compact = aspect >= 2;
+export function draw(boxes: readonly Box[], drawn: readonly BoxEdge[], positions: Readonly<Record<string, readonly [number, number]>>, font: string, pane: PaneShape = LARGE): Drawing {
+  const { aspect, compact } = pane;
   const shapes = boxes.map((box) => shapeOf(box, font, compact));
   const items: Item[] = shapes.map(({ box, width, height }) => ({ width, height, level: box.level, position: box.position, band: box.kind === EMBEDDING || box.level < 0 ? 0 : box.kind === TARGET ? 2 : 1 }));
   const plan = arrange(items, drawn, aspect, compact ? (aspect >= 3 ? 24 : 32) : 46);

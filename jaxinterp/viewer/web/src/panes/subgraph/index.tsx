@@ -8,6 +8,7 @@ import type { GraphData } from "../../model/bundle";
 import { pinNode, renaming, toAutomatic } from "./actions";
 import { dropped, openFile } from "./share";
 import { Members } from "./members";
+import { shapeOfPane } from "./geometry";
 import { measure, MOST_EDGES, picture, type Picture } from "./model";
 import { ProposalPanel } from "./proposal";
 import { Rename } from "./rename";
@@ -20,12 +21,6 @@ export { SubgraphTools } from "./tools";
 export function SubgraphPane({ session }: PaneProps) {
   const graph = session.graph.value;
   return graph ? <Pane session={session} graph={graph} key={session.current.value} /> : <p class="empty">No graph is open.</p>;
-}
-
-/** Width over height, in steps, so that a divider moved a little leaves the picture as it is. */
-export function aspectOf(width: number, height: number): number {
-  const wished = width > 40 && height > 40 ? width / height : 1.6;
-  return [0.8, 1, 1.25, 1.6, 2, 2.5, 3, 4].reduce((a, b) => (Math.abs(Math.log(b / wished)) < Math.abs(Math.log(a / wished)) ? b : a));
 }
 
 function Pane({ session, graph }: PaneProps & { graph: GraphData }) {
@@ -51,11 +46,11 @@ function Pane({ session, graph }: PaneProps & { graph: GraphData }) {
   const { font } = palette.value;
   const measured = useMemo(() => measure(graph, view, (i) => session.label(i)), [graph, view.pinned, view.groups, view.labels]);
   const limit = edgeLimit.value;
-  const aspect = aspectOf(size.width, size.height);
-  const made = useMemo(() => picture(measured, view, limit, aspect, font), [measured, view.positions, limit, aspect, font]);
+  const { aspect, compact } = shapeOfPane(size.width, size.height);
+  const made = useMemo(() => picture(measured, view, limit, { aspect, compact }, font), [measured, view.positions, limit, aspect, compact, font]);
   useEffect(() => {
-    shape.value = aspect;
-  }, [aspect]);
+    shape.value = { aspect, compact };
+  }, [aspect, compact]);
 
   const empty = made.boxes.length === 0;
   return (

@@ -3,7 +3,7 @@
 import type { GraphData } from "../../model/bundle";
 import type { View } from "../../model/view";
 import { boxesOf, type Box } from "./boxes";
-import { draw, type Drawing } from "./geometry";
+import { draw, type Drawing, type PaneShape } from "./geometry";
 import { boxWeights, type BoxEdge, type BoxWeights } from "./weights";
 
 const LEAST = 0.01;
@@ -43,7 +43,7 @@ export function chosen(edges: readonly BoxEdge[], boxes: number, limit: number |
   });
 }
 
-export function picture(measured: Pick<Picture, "boxes" | "left" | "weights">, view: View, limit: number | null, aspect: number, font: string): Picture {
+export function picture(measured: Pick<Picture, "boxes" | "left" | "weights">, view: View, limit: number | null, pane: PaneShape, font: string): Picture {
   const edges = chosen(measured.weights.edges, measured.boxes.length, limit);
-  return { ...measured, edges, drawing: draw(measured.boxes, edges, view.positions, font, aspect) };
+  return { ...measured, edges, drawing: draw(measured.boxes, edges, view.positions, font, pane) };
 }

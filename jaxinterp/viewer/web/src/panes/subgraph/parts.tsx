@@ -2,7 +2,7 @@
 
 import { count, palette, percent, signed, sizeText } from "../../draw/colour";
 import { outlinePath } from "../../draw/glyph";
-import { EMBEDDING, KINDS, TARGET, type GraphData } from "../../model/bundle";
+import { EMBEDDING, KINDS, TARGET, type GraphData, visible } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import type { Box } from "./boxes";
 import { barred, type Curve, MOST_GLYPHS, nameFont, noteFont, type Shape } from "./geometry";
@@ -84,12 +84,19 @@ export function BoxShape({ shape, graph, most, state, open }: BoxProps) {
 function describe(shape: Shape, graph: GraphData, marked: boolean): string {
   const { box } = shape;
   const words = [box.name];
-  if (box.group) words.push(`group of ${count(box.members.length)} nodes`);
+  if (box.group) words.push(`group of ${count(box.members.length)} nodes at ${places(graph, box.members)}`);
   else words.push(KINDS[box.kind] ?? "node", `${graph.place(box.members[0]!)} at token ${graph.position[box.members[0]!]}`);
   if (Number.isFinite(box.activation)) words.push(`activation ${sizeText(box.activation)}`);
   if (Number.isFinite(box.share)) words.push(box.kind === TARGET ? `probability ${percent(box.share)}` : `${percent(box.share)} of influence`);
   if (marked) words.push("marked");
   return words.join(", ");
+}
+
+/** The tokens that nodes stand at. */
+function places(graph: GraphData, members: readonly number[]): string {
+  const found = [...new Set(members.map((i) => graph.position[i]!))].sort((a, b) => a - b);
+  const texts = found.slice(0, 3).map((at) => `“${visible(graph.tokens[at] ?? "").replace(/^·|·$/g, "")}” (${at})`);
+  return `${texts.join(", ")}${found.length > 3 ? ` and ${found.length - 3} more tokens` : ""}`;
 }
 
 export interface EdgeProps {

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import type { Proposed } from "../../io/types";
 import type { View } from "../../model/view";
+import { LARGE, type PaneShape } from "./geometry";
 
 /** The group whose members are listed. */
 export const listed = signal<string | null>(null);
@@ -19,5 +20,5 @@ export const camera = {
   zoom: (_by: number): void => {},
 };
 
-/** Width over height that the pane lays out for. */
-export const shape = signal(1.6);
+/** What the pane lays out for. */
+export const shape = signal<PaneShape>(LARGE);

@@ -5,6 +5,7 @@ import { Session } from "../../model/session";
 import { EMPTY, pin, setGroups, type View } from "../../model/view";
 import { applyGroups, boxOf, groupMarked, join, moveBox, nameFor, openView, removeMember, renameBox, renameView, saveView, tidyUp, toAutomatic, ungroupBox, unpinBox } from "./actions";
 import { boxesOf } from "./boxes";
+import { LARGE, shapeOfPane } from "./geometry";
 import { smallGraph } from "./graph.fixture";
 import { chosen, measure, picture } from "./model";
 import { hiddenInfluence, proposedView } from "./proposal";
@@ -30,7 +31,7 @@ test("a box for every group and every other pinned node, with what it says of th
   expect(left).toBe(0);
   expect(boxes.map((b) => [b.key, b.name])).toEqual([["g:two", "two"], ["n7", "Austin"], ["n5", "“the”"]]);
   const [two, austin, the] = boxes;
-  expect(two).toMatchObject({ group: true, members: [0, 1], kind: 0, activation: 3, position: 1, note: "L0 · “city”" });
+  expect(two).toMatchObject({ group: true, members: [0, 1], kind: 0, activation: 3, position: 1, note: "L0 · 2 nodes · act. 3" });
   expect(two!.influence).toBeCloseTo(0.5, 6);
   expect(two!.share).toBeCloseTo(0.5 / graph.influenceTotal, 6);
   expect(austin).toMatchObject({ kind: 4, note: "p = 0.700", level: 3 });
@@ -63,7 +64,7 @@ test("edges that are drawn: strong ones, and of every box the strongest in and o
   const many = Array.from({ length: 100 }, (_, i) => ({ source: i % 3, target: 3 + (i % 2), weight: 0.9 - i * 0.005 }));
   expect(chosen([...many, { source: 9, target: 8, weight: 0.2 }], 4, null).at(-1)).toMatchObject({ source: 9 });
   expect(chosen(many, 4, null).length).toBe(20);
-  expect(picture(measure(graph, inGroups, none), inGroups, 0, 1.6, "Inter").drawing.curves).toEqual([]);
+  expect(picture(measure(graph, inGroups, none), inGroups, 0, LARGE, "Inter").drawing.curves).toEqual([]);
 });
 
 test("marked nodes become a group under the commonest label, as one step", () => {
@@ -155,4 +156,11 @@ test("a preview is what applying it gives, and says what stays hidden", () => {
   const fresh = proposedView(graph, inGroups, found, false);
   expect(fresh.pinned.sort()).toEqual([1, 2, 5, 6, 7, 8]);
   expect(hiddenInfluence(graph, EMPTY)).toBe(1);
+});
+
+test("the layout follows the shape of the pane in steps", () => {
+  expect(shapeOfPane(860, 250)).toEqual({ aspect: 3, compact: true });
+  expect(shapeOfPane(870, 255)).toEqual(shapeOfPane(860, 250));
+  expect(shapeOfPane(1420, 750)).toEqual({ aspect: 2, compact: false });
+  expect(shapeOfPane(0, 0)).toEqual(LARGE);
 });
