@@ -1,6 +1,7 @@
 // What one can do to the subgraph: edits of the view, each one step of undo. Called by buttons and by keys.
 
 import { signal } from "@preact/signals";
+import { EMBEDDING, visible } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { plainLabel } from "./boxes";
 import { addToGroup, complete, group, label, pin, place, renameGroup, setGroups, ungroup, unpin, type View } from "../../model/view";
@@ -29,10 +30,15 @@ function tidy(view: View): View {
   return kept.length === Object.keys(view.positions).length ? view : { ...view, positions: Object.fromEntries(kept) };
 }
 
-/** The commonest label of nodes, else the name of the most influential one. */
+/** The commonest label of nodes, the text of tokens, else the name of the most influential node. */
 export function nameFor(session: Session, nodes: readonly number[]): string {
   const graph = session.graph.value;
   if (!graph) return "group";
+  const token = (i: number): string => visible((graph.tokens[graph.position[i]!] ?? "").trim() || (graph.tokens[graph.position[i]!] ?? ""));
+  if (nodes.every((i) => graph.kind[i] === EMBEDDING)) {
+    const sorted = [...nodes].sort((a, b) => graph.position[a]! - graph.position[b]!);
+    return `${sorted.slice(0, 5).map(token).join(" ")}${sorted.length > 5 ? " …" : ""}`.slice(0, 190);
+  }
   const counts = new Map<string, number>();
   for (const i of nodes) {
     const text = plainLabel(session.label(i));
@@ -41,7 +47,7 @@ export function nameFor(session: Session, nodes: readonly number[]): string {
   const common = [...counts].sort((a, b) => b[1] - a[1])[0];
   if (common) return common[0].slice(0, 190);
   const top = [...nodes].sort((a, b) => (graph.influence[b] || 0) - (graph.influence[a] || 0))[0];
-  return top === undefined ? "group" : `${session.name(top).trim()} and others`;
+  return top === undefined ? "group" : `${graph.kind[top] === EMBEDDING ? token(top) : session.name(top).trim()} and others`.slice(0, 190);
 }
 
 /** Put the marked nodes into a group. Says what to do where fewer than two are marked. */

@@ -129,6 +129,7 @@ test("rename, take out of a group, unpin", () => {
   expect(groups()).toEqual([]);
   expect(view().pinned).not.toContain(1);
   expect(nameFor(session, [0, 3])).toBe("L2 #13 and others");
+  expect(nameFor(session, [6, 5])).toBe("the city");
 });
 
 test("named views come back whole, and none takes notes away", () => {
