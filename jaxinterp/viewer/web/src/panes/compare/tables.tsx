@@ -5,6 +5,7 @@ import { count, percent, signed, sizeText } from "../../draw/colour";
 import { outlinePath } from "../../draw/glyph";
 import { type GraphData, KINDS } from "../../model/bundle";
 import { difference, type EdgeRow, type Key, matches, type NodeRow, sorted, tokenOf } from "./rows";
+import "./tables.css";
 
 const AT_ONCE = 200;
 

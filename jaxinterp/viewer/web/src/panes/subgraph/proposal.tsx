@@ -9,6 +9,7 @@ import { EMBEDDING, FEATURE, TARGET, type GraphData } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { pin, setGroups, type View } from "../../model/view";
 import { applyGroups } from "./actions";
+import "./proposal.css";
 import { preview } from "./state";
 
 /** As many groups as can be read at once; more are a click away. */
