@@ -14,8 +14,8 @@ import jaxinterp
 
 ROOT = Path(jaxinterp.__file__).parent
 FLOORS = {
-    "core": 1, "parallel": 2, "graphs": 2, "dashboards": 2, "models": 3, "checkpoints": 4, "dictionaries": 4, "activations": 5,
-    "replacement": 5, "attribution": 6, "evaluation": 7, "training": 8, "interpret": 8, "biology": 9,
+    "core": 1, "parallel": 2, "graphs": 2, "dashboards": 2, "models": 3, "checkpoints": 4, "dictionaries": 4,
+    "activations": 5, "replacement": 5, "attribution": 6, "evaluation": 7, "training": 8, "interpret": 8, "biology": 9,
     "viewer": 9, "serve": 9, "cli": 10,
 }  # fmt: skip
 
