@@ -61,4 +61,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     missing = {text.split(NEED, 1)[1].rstrip("')") for text in reasons if NEED in text}
     if missing:
         count = sum(NEED in text for text in reasons)
-        terminalreporter.write_line(f"{count} tests of the viewer's page skipped: {'; '.join(sorted(missing))}")
+        terminalreporter.write_line(
+            f"{count} tests of the viewer's page skipped: {'; '.join(sorted(missing))}"
+        )
