@@ -27,18 +27,24 @@ def traced(folder: Path) -> tuple[Path, Path]:
     """Two graphs of pocket: the demo's question, and the same about another city."""
     found = folder / "two_hop.jigraph", folder / "other_city.jigraph"
     command = [sys.executable, "-m", "jaxinterp.cli.main", "demo", "--quiet", "--out"]
-    subprocess.run([*command, str(found[0])], check=True, cwd=ROOT)
-    subprocess.run([*command, str(found[1]), "--prompt", OTHER], check=True, cwd=ROOT)
+    subprocess.run([*command, str(found[0])], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, str(found[1]), "--prompt", OTHER], check=True, cwd=ROOT, stdout=subprocess.DEVNULL
+    )
     return found
 
 
 def smaller(path: Path) -> None:
-    """Write a picture with 256 colours, which its flat surfaces do not need more of."""
+    """Pack a picture as well as PNG can; one that stays too large gets 256 colours."""
     from PIL import Image
 
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+        plain = picture.convert("RGB")
+    plain.save(path, optimize=True)
+    if path.stat().st_size > LIMIT:
+        plain.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
     if path.stat().st_size > LIMIT:
         raise SystemExit(f"{path} has {path.stat().st_size} bytes, over {LIMIT}")
 
@@ -80,10 +86,15 @@ def shots(out: Path, graph: Path, other: Path) -> None:
                 shot(page, f"viewer-{scheme}")
                 if scheme == "light":
                     shot(page, "viewer-subgraph", "#pane-subgraph")
+                    page.ask("resize", width=900, height=700)
+                    page.click("#pane-feature [data-action=maximise]")
                     shot(page, "viewer-feature", "#pane-feature")
+                    page.press("Escape")
+                    page.ask("resize", width=1440, height=1080)
                     after(lambda page=page: page.click("[data-action=trust]"), page)
                     shot(page, "viewer-trust", "dialog[open]")
                     page.press("Escape")
+                    page.ask("resize", width=1440, height=900)
                     page.click("[data-action=compare]")
                     page.click("[data-compare]")
                     page.wait(f"{SESSION}.other.value !== null")
