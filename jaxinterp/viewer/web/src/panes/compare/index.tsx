@@ -86,13 +86,14 @@ function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => 
     return () => document.removeEventListener("keydown", escape, true);
   }, []);
   const files = session.files.value.filter((file) => file.error === null && file.id !== session.current.value);
+  const own = session.files.value.find((file) => file.id === session.current.value);
   return (
     <section class="compare-overlay" role="dialog" aria-modal="true" aria-label="Comparison of two graphs">
       <header class="compare-head">
         <div class="compare-title">
           <span class="compare-side">A</span>
           <span class="ellipsis">
-            <strong>{first.header.slug || first.header.file}</strong> <span class="muted">{visible(first.header.prompt)}</span>
+            <strong>{own?.slug || first.header.slug || first.header.file}</strong> <span class="muted">{visible(first.header.prompt)}</span>
           </span>
         </div>
         <div class="compare-title">
