@@ -144,6 +144,14 @@ const orders = {
     return { name: download.suggestedFilename(), url: download.url() };
   },
 
+  // Click and give a file to the file chooser that opens.
+  async upload({ at, selector, path: from }) {
+    const waiting = at.page.waitForEvent("filechooser", { timeout: 20000 });
+    await element(at.page, selector).click();
+    await (await waiting).setFiles(from);
+    return null;
+  },
+
   // Answer the next native dialogs (alert, confirm, prompt).
   async answer({ at, text = null }) {
     at.page.on("dialog", (dialog) => (text === null ? dialog.dismiss() : dialog.accept(text)));

@@ -12,7 +12,7 @@ import pytest
 from jaxinterp.dashboards import bundled
 from jaxinterp.graphs import FEATURE, Graph
 from tests.viewer.browser.chromium import Page
-from tests.viewer.browser.flows import SESSION, free_nodes, open_graph, select
+from tests.viewer.browser.flows import SESSION, free_nodes, open_graph, ready, select
 from tests.viewer.browser.served import Server
 from tests.viewer.synthetic import synthetic
 
@@ -70,6 +70,25 @@ def test_the_record_of_a_feature_is_shown(window: Window, server: Server, exampl
         assert page.count("#pane-feature svg") > 0, "the histogram"
         shown += 1
     assert shown >= 3
+
+
+def test_a_single_file_takes_its_features_along(
+    window: Window, server: Server, example: Graph, tmp_path: Path
+) -> None:
+    page = open_graph(window, server.url)
+    source = bundled("pocket")
+    for node in free_nodes(page, FEATURE):
+        record = source.feature(int(example.nodes["layer"][node]), int(example.nodes["index"][node]), "mlp")
+        if record and record["examples"]:
+            break
+    page.click("[data-action=export]")
+    page.download("[data-action=export-html]", tmp_path / "page.html")
+    alone = window(offline=True)
+    alone.open_file(tmp_path / "page.html")
+    ready(alone)
+    select(alone, node)
+    peak = json.dumps(record["top_logits"][0][0].strip())
+    alone.wait(f"document.querySelector('#pane-feature').innerText.includes({peak})")
 
 
 def test_an_edge_opens_into_its_heads(window: Window, server: Server, edge: tuple[int, int, float]) -> None:

@@ -110,6 +110,28 @@ def test_named_views_notes_and_places(window: Window, file: Path) -> None:
         settled(page)
 
 
+def test_a_shared_subgraph_opens_elsewhere(server: Server, window: Window, tmp_path: Path) -> None:
+    page = open_graph(window, server.url)
+    make_group(page, "shared one")
+    made = view(page)
+    page.click("[data-action=subgraph-more]")
+    page.download("[data-action=view-share]", tmp_path / "shared.json")
+    page.click("[data-action=subgraph-more]")
+    page.click("[data-action=subgraph-reset]")
+    page.wait(f"!{SESSION}.view.value.groups.some((g) => g.name === 'shared one')")
+    page.click("[data-action=subgraph-more]")
+    page.ask("upload", selector="[data-action=view-file]", path=str(tmp_path / "shared.json"))
+    page.wait(f"{SESSION}.view.value.groups.some((g) => g.name === 'shared one')")
+    found = view(page)
+    assert (found["groups"], set(found["pinned"])) == (made["groups"], set(made["pinned"]))
+    (tmp_path / "wrong.json").write_text('{"groups": "no"}')
+    page.click("[data-action=subgraph-more]")
+    page.ask("upload", selector="[data-action=view-file]", path=str(tmp_path / "wrong.json"))
+    page.wait(f"{SESSION}.message.value?.error === true")
+    assert view(page)["groups"] == made["groups"]
+    settled(page)
+
+
 def test_automatic_groups_are_previewed_and_applied(server: Server, window: Window) -> None:
     page = open_graph(window, server.url)
     before = view(page)

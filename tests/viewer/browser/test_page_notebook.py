@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxinterp.graphs import FEATURE
-from jaxinterp.viewer import notebook
 from tests.viewer.browser.chromium import Page
 from tests.viewer.browser.flows import GRAPH, READY, SESSION
 from tests.viewer.synthetic import synthetic
@@ -17,7 +16,7 @@ HTML = '</script></iframe>"><script>parent.__evil = 1</script>'
 def test_a_sandboxed_frame_draws_and_answers_clicks(window: Callable[..., Page], tmp_path: Path) -> None:
     example = synthetic(90, 500, layers=5, tokens=7, targets=3, labels={0: HTML}, prompt=HTML)
     file = tmp_path / "notebook.html"
-    text = f"<!doctype html><meta charset='utf-8'><h1>A notebook</h1>{notebook.graph(example)}<p id='after'>after</p>"
+    text = f"<!doctype html><meta charset='utf-8'><h1>A notebook</h1>{example._repr_html_()}<p id='after'>after</p>"
     file.write_text(text, encoding="utf-8")
     page = window(offline=True)
     page.open_file(file)
