@@ -15,6 +15,7 @@ const { chromium } = createRequire(path.join(path.resolve(folder), "package.json
 
 const quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"];
 quiet.push("--disable-component-update", "--disable-sync", "--force-color-profile=srgb", "--hide-scrollbars");
+quiet.push("--disable-dev-shm-usage"); // containers give it little
 const browser = await chromium.launch({ executablePath, args: [...quiet, ...flags] });
 const pages = new Map();
 let last = 0;
