@@ -11,7 +11,7 @@ import msgspec
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import load_graph
-from jaxinterp.graphs.native import MAGIC
+from jaxinterp.graphs.native import ALIGN, MAGIC
 
 _PREFIX = struct.Struct("<8sIIQ")
 _MOST_HEADER = 1 << 30
@@ -37,6 +37,11 @@ class _Document(msgspec.Struct):
     links: list[msgspec.Raw]
 
 
+def _end(array: dict[str, Any]) -> int:
+    """The byte, from the first array's on, where this one ends."""
+    return int(array["offset"]) + int(array["shape"][0]) * int(str(array["dtype"])[-1])
+
+
 def peek(path: Path) -> Peek:
     """A glance at a graph file, native or JSON. Raises InputError, in the words of `load_graph`, where it is none."""
     try:
@@ -48,6 +53,9 @@ def peek(path: Path) -> Peek:
                     stream.read(min(length, _MOST_HEADER)).decode("utf-8", "surrogatepass")
                 )
                 arrays = header["arrays"]
+                base = -(-(_PREFIX.size + length) // ALIGN) * ALIGN
+                if base + _end(arrays["weights"]) != path.stat().st_size:
+                    raise ValueError("the last array does not end where the file does")
                 nodes, edges = int(arrays["nodes"]["shape"][0]), int(arrays["weights"]["shape"][0])
                 return Peek(path.stem, str(header["prompt"]), nodes, edges)
             data = start + stream.read()

@@ -82,7 +82,7 @@ def read(graph: Graph, label: Label | None = None) -> Reading:
     nodes = _path(graph, flow, found, route, target)
     pinned = _pinned(graph, route, influence, features, tokens, target)
     chosen = set(pinned)
-    shown = [{**group, "members": [i for i in group["members"] if i in chosen]} for group in groups]
+    shown = [[i for i in group["members"] if i in chosen] for group in groups]
     stops = _stops(graph, route, target)
     return Reading(
         text=_text(graph, stops, route.share, errors),
@@ -92,7 +92,8 @@ def read(graph: Graph, label: Label | None = None) -> Reading:
         error_share=errors,
         target=target,
         pinned=pinned,
-        groups=tuple(group for group in shown if len(group["members"]) > 1),
+        # Named by the members that they have here: the others are left out.
+        groups=tuple(_named(graph, [members for members in shown if len(members) > 1], label)),
     )
 
 
@@ -136,6 +137,11 @@ def _groups(graph: Graph, features: np.ndarray, label: Label | None) -> list[Gro
         members = [list(p.supernode.members) for p in preview.proposals] + [[i] for i in preview.single]
     except InputError:
         members = [[int(i)] for i in features]
+    return _named(graph, members, label)
+
+
+def _named(graph: Graph, members: Sequence[list[int]], label: Label | None) -> list[Group]:
+    """Groups of these members; a name that another group has gets a number."""
     names: dict[str, int] = {}
     found = []
     for group in members:

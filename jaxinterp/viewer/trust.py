@@ -76,7 +76,7 @@ def pruned(graph: Graph) -> list[str]:
     thresholds = dict(given) if isinstance(given, dict) else {}
     if "node_threshold" not in thresholds and _number(metadata.get("node_threshold")):
         thresholds["node_threshold"] = metadata["node_threshold"]
-    said = [f"{key.replace('_', ' ')} {value}" for key, value in thresholds.items() if _number(value)]
+    said = [f"{key.replace('_', ' ')} {_short(value)}" for key, value in thresholds.items() if _number(value)]
     if said and not record:
         lines.append(
             f"The program that made the file pruned it ({', '.join(said)}); how much it left out is not recorded."

@@ -28,6 +28,7 @@ def folder(tmp_path):
     (tmp_path / "broken.json").write_text('{"metadata": {')
     (tmp_path / "other.json").write_text('{"name": "no graph"}')
     (tmp_path / "cut.jigraph").write_bytes((tmp_path / "b.jigraph").read_bytes()[:200])
+    (tmp_path / "tail.jigraph").write_bytes((tmp_path / "b.jigraph").read_bytes()[:-40])
     (tmp_path / "graph-metadata.json").write_text('{"graphs": []}')
     (tmp_path / "a.json.view.json").write_text("{}")
     (tmp_path / ".a.json.x.tmp").write_text("")
@@ -44,8 +45,9 @@ def test_a_folder(folder):
         "broken.json",
         "cut.jigraph",
         "other.json",
+        "tail.jigraph",
     ]
-    assert [one["error"] is None for one in listed] == [True, True, False, False, False]
+    assert [one["error"] is None for one in listed] == [True, True, False, False, False, False]
     for one, seed in zip(listed, (0, 1), strict=False):
         graph = random_graph(seed)
         assert (one["nodes"], one["edges"], one["prompt"]) == (len(graph), len(graph.weights), graph.prompt)

@@ -109,6 +109,9 @@ def test_real_graphs(name):
         assert len(group["members"]) > 1
         assert set(group["members"]) <= set(automatic["pinned"])
         assert (kinds[group["members"]] == FEATURE).all()
+        layers = graph.nodes["layer"][group["members"]]
+        if group["name"].startswith("layers "):  # of these members, not of those that were left out
+            assert group["name"].startswith(f"layers {layers.min()}–{layers.max()} at ")
     assert any("pruned" in line for line in found["pruned"])
     assert found["reproduce"] is None
     assert 0 < found["scores"]["replacement"] < 1

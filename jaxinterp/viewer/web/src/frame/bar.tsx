@@ -99,7 +99,10 @@ function Files({ session }: PaneProps) {
               }}
             >
               <span class="row">
-                <span class="grow ellipsis files-name">{file.slug || file.file}</span>
+                <span class="grow ellipsis">
+                  <span class="files-name">{file.slug || file.file}</span>
+                  {file.error === null && nameless(file.slug, file.file) && <span class="faint"> {file.file}</span>}
+                </span>
                 {file.error === null && (
                   <span class="muted number">
                     {count(file.nodes)} nodes · {count(file.edges)} edges
@@ -118,6 +121,9 @@ function Files({ session }: PaneProps) {
     </div>
   );
 }
+
+/** Whether the name of the file says more than the graph's own name. */
+const nameless = (slug: string, file: string): boolean => slug !== "" && slug !== file.replace(/\.(jigraph|json)$/, "");
 
 function Prompt({ session }: PaneProps) {
   const graph = session.graph.value;

@@ -3,8 +3,12 @@
 
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { count as countText } from "../../draw/colour";
+import { printing } from "../../frame/printing";
 
 const AROUND = 5;
+/** Lines on paper. */
+const PRINTED = 100;
 
 export interface VirtualProps {
   count: number;
@@ -66,10 +70,11 @@ export function Virtual({ count, height, open, below, active, reset, line }: Vir
     else if (head + at(active) + height > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = head + at(active) + height - scroller.clientHeight;
   }, [active]);
 
-  const first = Math.max(0, Math.floor((top - extra) / height) - AROUND);
-  const last = Math.min(count, Math.ceil((top + room) / height) + AROUND);
+  const paper = printing.value;
+  const first = paper ? 0 : Math.max(0, Math.floor((top - extra) / height) - AROUND);
+  const last = Math.min(count, paper ? PRINTED : Math.ceil((top + room) / height) + AROUND);
   // Elements go round: a line that leaves at one end is the one that comes in at the other.
-  const slots = Math.ceil(room / height) + 2 * AROUND + 2 + Math.ceil(extra / height);
+  const slots = paper ? PRINTED : Math.ceil(room / height) + 2 * AROUND + 2 + Math.ceil(extra / height);
   const lines = [];
   for (let i = first; i < last; i++) {
     lines.push(
@@ -79,13 +84,14 @@ export function Virtual({ count, height, open, below, active, reset, line }: Vir
     );
   }
   return (
-    <div class="virtual" role="presentation" ref={box} style={{ height: `${count * height + (open >= 0 ? extra : 0)}px` }}>
+    <div class="virtual" role="presentation" ref={box} style={{ height: `${(paper ? last : count) * height + (open >= 0 ? extra : 0)}px` }}>
       {lines}
       {open >= 0 && open < count && (
         <div class="virtual-below" role="presentation" ref={hung} style={{ top: `${(open + 1) * height}px` }}>
           {below}
         </div>
       )}
+      {paper && last < count && <p class="virtual-rest muted">{`and ${countText(count - last)} more`}</p>}
     </div>
   );
 }

@@ -64,6 +64,7 @@ function legend(marks: Mark[], palette: Palette, y: number, inner: number, bars:
   item(steps.length * 9, `part of the target's input, from ${percent(-0.6)} to +${percent(0.6)}`, (gx, gy) =>
     steps.forEach((s, k) => marks.push({ kind: "rect", x: gx + 9 * k, y: gy - 3, width: 9, height: 6, fill: signedOn(palette, s) })),
   );
+  if (bars) item(24, "dashed: below zero", (gx, gy) => marks.push({ kind: "path", d: `M${gx} ${gy}L${gx + 24} ${gy}`, stroke: palette.negative, line: 2, dash: [7, 3.5] }));
   return line + 6;
 }
 

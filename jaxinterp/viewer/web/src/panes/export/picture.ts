@@ -3,7 +3,7 @@
 
 export type Mark =
   | { kind: "rect"; x: number; y: number; width: number; height: number; round?: number; fill?: string; stroke?: string; line?: number }
-  | { kind: "path"; d: string; fill?: string; stroke?: string; line?: number; opacity?: number }
+  | { kind: "path"; d: string; fill?: string; stroke?: string; line?: number; opacity?: number; dash?: readonly number[] }
   | { kind: "text"; x: number; y: number; text: string; size: number; bold?: boolean; fill: string; anchor?: "start" | "middle" | "end"; turn?: number; halo?: string };
 
 export interface Picture {
@@ -39,8 +39,9 @@ export function toSvg(picture: Picture): string {
   return `${lines.join("\n")}\n`;
 }
 
-function paintOf(mark: { fill?: string; stroke?: string; line?: number; opacity?: number }): string {
-  const stroke = mark.stroke ? ` stroke="${mark.stroke}" stroke-width="${number(mark.line ?? 1)}"` : "";
+function paintOf(mark: { fill?: string; stroke?: string; line?: number; opacity?: number; dash?: readonly number[] }): string {
+  const dash = mark.dash ? ` stroke-dasharray="${mark.dash.join(" ")}"` : "";
+  const stroke = mark.stroke ? ` stroke="${mark.stroke}" stroke-width="${number(mark.line ?? 1)}"${dash}` : "";
   const opacity = mark.opacity !== undefined && mark.opacity < 1 ? ` opacity="${number(mark.opacity)}"` : "";
   return ` fill="${mark.fill ?? "none"}"${stroke}${opacity}`;
 }
@@ -83,7 +84,10 @@ export function paint(picture: Picture, context: CanvasRenderingContext2D): void
     } else {
       const path = new Path2D(mark.kind === "path" ? mark.d : undefined);
       if (mark.kind === "rect") path.roundRect(mark.x, mark.y, mark.width, mark.height, mark.round ?? 0);
-      else context.globalAlpha = mark.opacity ?? 1;
+      else {
+        context.globalAlpha = mark.opacity ?? 1;
+        context.setLineDash([...(mark.dash ?? [])]);
+      }
       if (mark.fill && mark.fill !== "none") {
         context.fillStyle = mark.fill;
         context.fill(path);

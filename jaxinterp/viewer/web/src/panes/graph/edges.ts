@@ -118,6 +118,10 @@ export interface View {
   height: number;
 }
 
+/** Dashes of negative edges, where there are few enough to tell one from the other: their sign is seen without colours too. */
+export const DASH = [6, 3];
+const MOST_DASHED = 600;
+
 /** How many of the strongest edges are drawn at once. */
 const AT_ONCE = 2000;
 
@@ -139,10 +143,10 @@ export class EdgePass {
     return this.at <= 0;
   }
 
-  /** Draw the strongest edges. */
-  begin(context: CanvasRenderingContext2D): void {
+  /** Draw the strongest edges, or all. */
+  begin(context: CanvasRenderingContext2D, all = false): void {
     const end = this.list.order.length;
-    this.at = Math.max(0, end - AT_ONCE);
+    this.at = all ? 0 : Math.max(0, end - AT_ONCE);
     context.save();
     let c = 0;
     for (let from = this.at; from < end; ) {
@@ -176,6 +180,7 @@ export class EdgePass {
     context.strokeStyle = c & 1 ? this.palette.negative : this.palette.positive;
     context.globalAlpha = (this.focus ? FOCUS_ALPHA : CONTEXT_ALPHA)[strength]!;
     context.lineWidth = WIDTHS[strength]!;
+    if (this.focus && this.list.order.length <= MOST_DASHED) context.setLineDash(c & 1 ? DASH : []);
     context.beginPath();
     for (let k = from; k < to; k++) this.curve(context, this.list.order[k]!);
     context.stroke();

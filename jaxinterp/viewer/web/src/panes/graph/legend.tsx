@@ -28,13 +28,13 @@ export function Legend() {
         </svg>
         influence
       </li>
-      <li title="Colour: sign of the weight. Width: its share of all that the target receives">
+      <li title="Colour: sign of the weight (dashed below zero, where edges are few). Width: its share of all that the target receives">
         <svg viewBox="0 0 30 14" width="30" height="14" aria-hidden="true">
           <path class="legend-line plus" d="M1 11C15 11 15 3 29 3" />
         </svg>
         raises
       </li>
-      <li title="Colour: sign of the weight. Width: its share of all that the target receives">
+      <li title="Colour: sign of the weight (dashed below zero, where edges are few). Width: its share of all that the target receives">
         <svg viewBox="0 0 30 14" width="30" height="14" aria-hidden="true">
           <path class="legend-line minus" d="M1 11C15 11 15 3 29 3" />
         </svg>

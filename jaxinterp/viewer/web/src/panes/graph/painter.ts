@@ -172,29 +172,29 @@ export class Painter {
     }
     const todo = this.dirty;
     this.dirty = 0;
-    if (todo & AXES) drawAxes(fit(sheets.axes, this.width, this.height), graph, layout, view, this.axis, colours);
+    if (todo & AXES) drawAxes(fit(sheets.axes, this.width, this.height, whole), graph, layout, view, this.axis, colours);
     if (todo & NODES) {
-      const context = fit(sheets.nodes, view.width, view.height);
+      const context = fit(sheets.nodes, view.width, view.height, whole);
       drawNodes(context, graph, layout, shown, this.steps, view, colours);
       drawProbabilities(context, graph, layout, shown, view, BARS, colours);
     }
     if (todo & FOCUS) {
-      const context = fit(sheets.focus, view.width, view.height);
+      const context = fit(sheets.focus, view.width, view.height, whole);
       this.focusPass = null;
       if (this.focusList && node !== null) {
         this.focusPass = new EdgePass(this.focusList, layout, view, colours, true);
-        this.focusPass.begin(context);
+        this.focusPass.begin(context, whole);
         drawNeighbours(context, graph, layout, this.focusList, node, view, colours);
       }
     }
     if (todo & EDGES && this.context) {
-      const context = fit(sheets.edges, view.width, view.height);
+      const context = fit(sheets.edges, view.width, view.height, whole);
       this.edgePass = new EdgePass(this.context, layout, view, colours, false);
-      this.edgePass.begin(context);
+      this.edgePass.begin(context, whole);
     }
     this.focusPass = this.go(this.focusPass, sheets.focus, until);
     this.edgePass = this.go(this.edgePass, sheets.edges, until);
-    if (todo & TOP) drawTop(fit(sheets.top, this.width, this.height), this.session, this);
+    if (todo & TOP) drawTop(fit(sheets.top, this.width, this.height, whole), this.session, this);
     if (todo & (EDGES | NODES)) this.heavy = performance.now() - began > 14 || this.edgePass !== null;
     for (const mark of this.marks.splice(0)) performance.mark(mark);
     // More edges wait for the next frame.

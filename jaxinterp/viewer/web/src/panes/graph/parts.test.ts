@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { small } from "../../testing/graphs";
-import { edgesOf, emphasised, level, sortEdges, strongest } from "./edges";
+import { fit } from "../../draw/canvas";
+import { EdgePass, edgesOf, emphasised, level, sortEdges, strongest } from "./edges";
 import { atStep, missingFrom, stepOf } from "./foot";
 import { cut, placeLabels, type Wanted } from "./labels";
 import { place } from "./layout";
@@ -48,6 +49,47 @@ describe("emphasis", () => {
     expect(wide(new Float32Array(300).fill(1 / 300))).toBeLessThanOrEqual(40);
     expect(wide(Float32Array.of(0.9, 0.05, 0.05))).toBe(1);
     expect(wide(new Float32Array(0))).toBe(0);
+  });
+});
+
+describe("drawing", () => {
+  /** What is called on a context, in order, with the values that matter here. */
+  const recorded = () => {
+    const calls: string[] = [];
+    const context = new Proxy({} as Record<string, unknown>, {
+      get: (_, name) => (...values: unknown[]) => void calls.push(`${String(name)}(${name === "setLineDash" ? values : ""})`),
+      set: () => true,
+    });
+    return { calls, context: context as unknown as CanvasRenderingContext2D };
+  };
+
+  it("dashes negative edges of a selection, and draws all at once for paper", () => {
+    const graph = small();
+    const layout = place(graph, 800, 400, 50);
+    const view = { k: 1, x: 0, y: 0, width: 800, height: 400 };
+    const palette = { positive: "#000000", negative: "#000000" } as never;
+    const list = edgesOf(graph, 6, all);
+    const { calls, context } = recorded();
+    new EdgePass(list, layout, view, palette, true).begin(context);
+    expect(calls.filter((call) => call.startsWith("setLineDash")).sort()).toEqual(["setLineDash()", "setLineDash(6,3)"]);
+    const many = { ...sortEdges(new Int32Array(5000), new Int32Array(5000).fill(6), new Float32Array(5000).fill(0.1)) };
+    const half = new EdgePass(many, layout, view, palette, true);
+    half.begin(recorded().context);
+    expect(half.done).toBe(false);
+    const whole = new EdgePass(many, layout, view, palette, true);
+    whole.begin(recorded().context, true);
+    expect(whole.done).toBe(true);
+  });
+
+  it("records no clearing for paper, where it would wipe what lies below", () => {
+    const canvas = (calls: string[], context: CanvasRenderingContext2D) => ({ width: 10, height: 10, style: {}, getContext: () => (calls.push("context"), context) }) as unknown as HTMLCanvasElement;
+    (globalThis as unknown as { window: unknown }).window ??= { devicePixelRatio: 1 };
+    const screen = recorded();
+    fit(canvas(screen.calls, screen.context), 10, 10);
+    expect(screen.calls).toContain("clearRect()");
+    const paper = recorded();
+    fit(canvas(paper.calls, paper.context), 10, 10, true);
+    expect(paper.calls).not.toContain("clearRect()");
   });
 });
 

@@ -111,6 +111,12 @@ function labelText(session: Session, node: number): string {
   return graph.kind[node] === TARGET && p > 0 ? `${text} ${percent(p)}` : text;
 }
 
+/** The share of an edge that the page was not sent at first: it may have come with the selected node's own. */
+function fetchedShare({ focusList }: Painter, target: number, source: number): number {
+  const at = focusList?.source.findIndex((one, k) => one === source && focusList.target[k] === target) ?? -1;
+  return at < 0 ? 0 : focusList!.share[at]!;
+}
+
 /** The edge that is pointed at elsewhere, or the one between the hovered and the selected node. */
 function drawEdge(context: CanvasRenderingContext2D, session: Session, painter: Painter, colours: Palette): void {
   const graph = painter.graph!;
@@ -123,7 +129,7 @@ function drawEdge(context: CanvasRenderingContext2D, session: Session, painter: 
   }
   if (!ends) return;
   const edge = graph.edgeBetween(ends.target, ends.source);
-  const share = edge >= 0 ? graph.link(edge).share : 0;
+  const share = edge >= 0 ? graph.link(edge).share : fetchedShare(painter, ends.target, ends.source);
   const list = sortEdges(Int32Array.of(ends.source), Int32Array.of(ends.target), Float32Array.of(Math.max(0.2, Math.abs(share)) * (share < 0 ? -1 : 1)));
   new EdgePass(list, painter.layout!, painter.view, colours, true).begin(context);
 }

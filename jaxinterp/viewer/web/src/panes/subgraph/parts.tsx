@@ -125,7 +125,7 @@ export function EdgeShape({ curve, session, source, target, state }: EdgeProps) 
     >
       <title>{`${source.name} → ${target.name}: ${weight > 0 ? "+" : ""}${percent(weight)} of its input`}</title>
       <path class="sg-hit" d={curve.d} />
-      <path class="sg-line" d={curve.d} stroke={colour} stroke-width={curve.width} />
+      <path class={weight < 0 ? "sg-line minus" : "sg-line"} d={curve.d} stroke={colour} stroke-width={curve.width} />
       <path class="sg-head" d={curve.head} fill={colour} />
     </g>
   );
