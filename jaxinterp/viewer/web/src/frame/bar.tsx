@@ -10,6 +10,7 @@ import { ExportMenu } from "../panes/export";
 import { LivePane } from "../panes/live";
 import { SearchBar } from "../panes/search";
 import { TrustCard } from "../panes/trust";
+import { fileBeside } from "./file-name";
 import { helpOpen } from "./help";
 import { usePopup } from "./popup";
 import { theme, toggleTheme } from "./theme";
@@ -101,7 +102,7 @@ function Files({ session }: PaneProps) {
               <span class="row">
                 <span class="grow ellipsis">
                   <span class="files-name">{file.slug || file.file}</span>
-                  {file.error === null && nameless(file.slug, file.file) && <span class="faint"> {file.file}</span>}
+                  {fileBeside(file) && <span class="faint"> {fileBeside(file)}</span>}
                 </span>
                 {file.error === null && (
                   <span class="muted number">
@@ -121,9 +122,6 @@ function Files({ session }: PaneProps) {
     </div>
   );
 }
-
-/** Whether the name of the file says more than the graph's own name. */
-const nameless = (slug: string, file: string): boolean => slug !== "" && slug !== file.replace(/\.(jigraph|json)$/, "");
 
 function Prompt({ session }: PaneProps) {
   const graph = session.graph.value;

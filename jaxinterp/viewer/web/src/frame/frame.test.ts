@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { count, percent, sizeText } from "../draw/colour";
+import { fileTitle } from "./file-name";
 import { stopsOf } from "./reading-text";
 import { DEFAULT, readSizes } from "./sizes";
 
@@ -41,5 +42,13 @@ describe("numbers", () => {
     expect([0, 1.234, -0.004123, 5.2e-7, 12400, Number.NaN, null].map(sizeText)).toEqual(["0", "1.23", "−0.00412", "5.2e-7", "12,400", "–", "–"]);
     expect([0, 999, 1000, 1234567].map(count)).toEqual(["0", "999", "1,000", "1,234,567"]);
     expect([0.61, 0.042, 0.0001, -0.12, 0, Number.NaN].map(percent)).toEqual(["61 %", "4.2 %", "<0.1 %", "−12 %", "0 %", "–"]);
+  });
+});
+
+describe("names of files", () => {
+  it("tell graphs of one name apart", () => {
+    expect(fileTitle({ slug: "war", file: "war.json" })).toBe("war");
+    expect(fileTitle({ slug: "war", file: "b/other.json" })).toBe("war (b/other.json)");
+    expect(fileTitle({ slug: "", file: "broken.json" })).toBe("broken.json");
   });
 });

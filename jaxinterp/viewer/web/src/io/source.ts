@@ -90,7 +90,19 @@ class ServerSource implements Source {
   report = (id: number): Promise<Report> => this.json(`/api/graph/${id}/report`);
   feature = (id: number, node: number): Promise<Feature | null> => this.orNull(`/api/feature?graph=${id}&node=${node}`);
   heads = (id: number, target: number, source: number): Promise<Heads | null> => this.orNull(`/api/graph/${id}/heads?target=${target}&source=${source}`);
-  rows = (id: number, node: number): Promise<Rows> => this.json(`/api/graph/${id}/node/${node}`);
+  /** The graph and the lists ask for the same node: one answer serves both. */
+  rows = (id: number, node: number): Promise<Rows> => {
+    const path = `/api/graph/${id}/node/${node}`;
+    if (this.lastRows?.path !== path) {
+      const rows = this.json<Rows>(path);
+      this.lastRows = { path, rows };
+      rows.catch(() => {
+        if (this.lastRows?.rows === rows) this.lastRows = null;
+      });
+    }
+    return this.lastRows.rows;
+  };
+  private lastRows: { path: string; rows: Promise<Rows> } | null = null;
   propose = (id: number, atLeast: number, acrossPositions: boolean, features: number[] | null): Promise<Proposed> =>
     this.json(`/api/graph/${id}/propose`, { at_least: atLeast, across_positions: acrossPositions, features });
   compare = (a: number, b: number): Promise<Comparison> => this.json(`/api/compare?a=${a}&b=${b}`);

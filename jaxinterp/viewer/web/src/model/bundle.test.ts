@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readBundle, visible, type GraphData, type Header } from "./bundle";
+import { readBundle, tame, visible, type GraphData, type Header } from "./bundle";
 
 type Values = Record<string, ["u1" | "i4" | "f4" | "f8", number[]]>;
 const SIZE = { u1: 1, i4: 4, f4: 4, f8: 8 };
@@ -80,6 +80,9 @@ describe("a bundle", () => {
 
   it("counts the influence of what is no target", () => {
     expect(graph.influenceTotal).toBeCloseTo(1, 6);
+    const weight = graph.probability[4]! + graph.probability[5]!;
+    expect(graph.passing(0)).toBeCloseTo(graph.influence[0]! / weight, 6);
+    expect(graph.passing(5)).toBeNaN();
   });
 
   it("lists inputs by size, with signed shares of what comes in", () => {
@@ -126,7 +129,13 @@ describe("visible text", () => {
     ["\u{1f468}\u200d\u{1f469}", "\u{1f468}\u200d\u{1f469}"],
     ['"', '"'],
     ["<b>", "<b>"],
+    [" שלום", "\u2068·שלום\u2069"],
   ])("%j is shown as %s", (text, shown) => {
     expect(visible(text)).toBe(shown);
+  });
+
+  it("labels turn nothing around them and keep their own marks", () => {
+    expect(tame("\u202etxt\u200f")).toBe("\\u202etxt");
+    expect(tame("line\nשלום 🙂")).toBe("line\nשלום 🙂");
   });
 });

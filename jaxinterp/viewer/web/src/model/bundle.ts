@@ -80,6 +80,8 @@ export class GraphData {
   readonly targets: number[];
   /** Sum of influence over nodes that are no targets. */
   readonly influenceTotal: number;
+  /** Weight of all targets: what influence is a part of. */
+  readonly targetWeight: number;
 
   constructor(header: Header, buffer: ArrayBuffer, base: number) {
     this.header = header;
@@ -129,6 +131,14 @@ export class GraphData {
     }
     this.targets = targets.sort((a, b) => (this.probability[b] || 0) - (this.probability[a] || 0) || a - b);
     this.influenceTotal = total;
+    const known = targets.filter((i) => Number.isFinite(this.probability[i]!));
+    this.targetWeight = known.length ? known.reduce((sum, i) => sum + this.probability[i]!, 0) : targets.length;
+  }
+
+  /** A node's influence as the page shows it: the part of what reaches the targets that passes through the node; NaN for
+   * targets and where it is unknown. */
+  passing(node: number): number {
+    return this.kind[node] !== TARGET && this.targetWeight > 0 ? this.influence[node]! / this.targetWeight : Number.NaN;
   }
 
   get tokens(): string[] {
@@ -189,17 +199,25 @@ export class GraphData {
   }
 }
 
+/** Scripts that run from right to left; such texts are isolated, so that the numbers after them stay where they belong. */
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
 /** A token's text with blanks, line ends and control characters made visible. */
 export function visible(text: string): string {
   if (text === "") return "∅";
-  return text
+  const shown = text
     .replace(/\n/g, "⏎")
     .replace(/\t/g, "⇥")
     // Control characters, and those that change the direction of what follows or are not seen at all.
     .replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`)
     .replace(/[\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`)
     .replace(/^ +| +$/g, (blanks) => "·".repeat(blanks.length));
+  return RIGHT_TO_LEFT.test(shown) ? `\u2068${shown}\u2069` : shown;
 }
+
+/** A label without what would turn or hide text around it. */
+export const tame = (label: string): string =>
+  label.replace(/[\u200b\u200e\u200f\u2060\ufeff]/g, "").replace(/[\u202a-\u202e\u2061-\u2069]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
 
 /** Read a bundle. Throws an Error that says what is wrong with it. */
 export function readBundle(buffer: ArrayBuffer): GraphData {

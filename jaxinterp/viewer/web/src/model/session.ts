@@ -3,7 +3,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { Refusal, type Source } from "../io/source";
 import type { Comparison, FileEntry, Report } from "../io/types";
-import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData, visible } from "./bundle";
+import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData, tame, visible } from "./bundle";
 import { History } from "./history";
 import { complete, EMPTY, setGroups, pin, type View } from "./view";
 
@@ -107,7 +107,7 @@ export class Session {
     if (!graph) return "";
     const label = this.label(node);
     // A token may be nothing but blanks.
-    return label === "" ? graph.place(node) : label.trim() === "" ? visible(label) : label;
+    return label === "" ? graph.place(node) : label.trim() === "" ? visible(label) : tame(label);
   }
 
   searchText(node: number): string {
@@ -161,7 +161,9 @@ export class Session {
       batch(() => {
         this.report.value = report;
         const view = this.view.value;
-        if (!view.pinned.length && this.undoName.value === null) {
+        // Kept changes without a pin are the user's wish.
+        const kept = this.graph.value?.header.saved_from === "sidecar";
+        if (!view.pinned.length && !kept && this.undoName.value === null) {
           // A first sight of the graph: the automatic subgraph, which is no change of the user's.
           this.reset(pin(setGroups(view, report.automatic.groups), report.automatic.pinned));
         }

@@ -5,6 +5,7 @@ import type { PaneProps } from "../../app";
 import { count } from "../../draw/colour";
 import { Icon } from "../../draw/icons";
 import { usePopup } from "../../frame/popup";
+import { fileTitle } from "../../frame/file-name";
 import { visible } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { Both } from "./both";
@@ -44,7 +45,7 @@ export function ComparePane({ session }: PaneProps) {
           {others.map((file) => (
             <button class="menu-item compare-item" type="button" role="menuitem" key={file.id} data-compare={file.id} disabled={file.error !== null} title={file.error ?? file.file} onClick={() => void choose(file.id)}>
               <span class="row">
-                <span class="grow ellipsis">{file.slug || file.file}</span>
+                <span class="grow ellipsis">{fileTitle(file)}</span>
                 <span class="muted number">{file.error === null ? `${count(file.nodes)} nodes` : "cannot be opened"}</span>
               </span>
               {file.error === null && <span class="muted ellipsis">{visible(file.prompt || file.file)}</span>}
@@ -93,7 +94,7 @@ function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => 
         <div class="compare-title">
           <span class="compare-side">A</span>
           <span class="ellipsis">
-            <strong>{own?.slug || first.header.slug || first.header.file}</strong> <span class="muted">{visible(first.header.prompt)}</span>
+            <strong>{fileTitle(own ?? first.header)}</strong> <span class="muted">{visible(first.header.prompt)}</span>
           </span>
         </div>
         <div class="compare-title">
@@ -101,7 +102,7 @@ function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => 
           <select class="field" aria-label="Second graph" data-action="compare-other" value={String(id)} onChange={(event) => void onChoose(Number(event.currentTarget.value))}>
             {files.map((file) => (
               <option key={file.id} value={String(file.id)}>
-                {file.slug || file.file}
+                {fileTitle(file)}
               </option>
             ))}
           </select>

@@ -50,7 +50,7 @@ export function tokenOf(graph: GraphData, node: number): string {
 }
 
 const part = (graph: GraphData, i: number): number =>
-  graph.kind[i] === TARGET ? graph.probability[i]! : graph.influenceTotal > 0 ? graph.influence[i]! / graph.influenceTotal : Number.NaN;
+  graph.kind[i] === TARGET ? graph.probability[i]! : graph.passing(i);
 
 /** One row for every matched pair. nameOf: what to call a node of the first graph, "" for nothing better than its place. */
 export function nodeRows(a: GraphData, b: GraphData, comparison: Comparison, nameOf: (node: number) => string): NodeRow[] {

@@ -170,7 +170,7 @@ export function OnlyTable({ graph, nodes, kinds, words, name, selected, onSelect
                 </button>
               </th>
               <td>{sizeText(graph.activation[i]!)}</td>
-              <td>{percent(graph.influenceTotal > 0 && graph.kind[i] !== 4 ? graph.influence[i]! / graph.influenceTotal : graph.probability[i]!)}</td>
+              <td>{percent(graph.kind[i] === 4 ? graph.probability[i]! : graph.passing(i))}</td>
             </tr>
           ))}
         </tbody>

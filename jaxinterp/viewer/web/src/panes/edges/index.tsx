@@ -97,18 +97,15 @@ function Opened({ session, graph, node }: { session: Session; graph: GraphData; 
           {tab.value === "inputs" && <Balance side={sides[0]!} />}
         </div>
       )}
-      {graph.header.n_edges > graph.m && (
+      {graph.header.n_edges > graph.m && !fetched?.rows && (
         <p class="edge-note">
-          {fetched?.rows ? (
-            <span class="muted">All edges of this node have been fetched.</span>
-          ) : (
-            <>
-              <span class="muted">{`${countText(graph.header.n_edges - graph.m)} of the graph's ${countText(graph.header.n_edges)} edges were not sent to this page. `}</span>
-              <button type="button" class="link-button" data-action="fetch-edges" disabled={fetched?.busy} onClick={fetch}>
-                {fetched?.busy ? "Fetching…" : "Fetch all of this node's"}
-              </button>
-              {fetched?.error && <span class="bad"> {fetched.error}</span>}
-            </>
+          <span class="muted">{`${countText(graph.header.n_edges - graph.m)} of the graph's ${countText(graph.header.n_edges)} edges were not sent to this page. `}</span>
+          {fetched?.error && <span class="bad">{fetched.error} </span>}
+          {fetched?.busy && <span class="muted">Fetching all of this node's…</span>}
+          {session.source.mode === "server" && !fetched?.busy && (
+            <button type="button" class="link-button" data-action="fetch-edges" onClick={fetch}>
+              Fetch all of this node's
+            </button>
           )}
         </p>
       )}
@@ -189,5 +186,9 @@ function useAllEdges(session: Session, graph: GraphData, node: number): { fetche
       (error: unknown) => set({ busy: false, error: error instanceof Error ? error.message : String(error) }),
     );
   };
+  // At once: sums and counts are of all edges then. Should it fail, a button asks again.
+  useEffect(() => {
+    if (graph.header.n_edges > graph.m && session.source.mode === "server") fetch();
+  }, [graph, node]);
   return { fetched: state.graph === graph && state.node === node ? state.fetched : null, fetch };
 }

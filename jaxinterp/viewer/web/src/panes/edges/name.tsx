@@ -46,7 +46,7 @@ export function NodeName({ session, graph, node, id }: NameProps) {
 
   if (!editing) {
     return (
-      <button ref={button} type="button" class="node-name ellipsis" data-action="rename" aria-label={`${name}: rename`} title={`${name}\nClick to rename`} onClick={begin}>
+      <button ref={button} type="button" class="node-name ellipsis" dir="auto" data-action="rename" aria-label={`${name}: rename`} title={`${name}\nClick to rename`} onClick={begin}>
         {name}
       </button>
     );

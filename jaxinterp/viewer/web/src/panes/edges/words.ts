@@ -1,14 +1,14 @@
 // What the lists say in words.
 
 import { percent, sizeText } from "../../draw/colour";
-import { BIAS, EMBEDDING, TARGET, visible, type GraphData } from "../../model/bundle";
+import { BIAS, EMBEDDING, TARGET, tame, visible, type GraphData } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import type { Side } from "./rows";
 import { sums } from "./rows";
 
 /** A node in a list: what to call it, and where it is. */
 export function rowText(session: Session, graph: GraphData, node: number): { name: string; where: string } {
-  const label = session.label(node);
+  const label = tame(session.label(node));
   const token = graph.tokens[graph.position[node]!];
   const quoted = token === undefined ? "" : visible(token);
   switch (graph.kind[node]) {

@@ -6,8 +6,6 @@ interface Derived {
   /** Rank by influence from 1, 0 for targets and where influence is unknown. */
   rank: Int32Array;
   ranked: number;
-  /** Weight of all targets: what influence is a part of. */
-  whole: number;
   /** Nodes by feature: "part layer index". */
   features: Map<string, number[]>;
 }
@@ -41,9 +39,7 @@ function derive(graph: GraphData): Derived {
   nodes.sort((a, b) => (influence[b]! || 0) - (influence[a]! || 0) || share[a]! - share[b]! || a - b);
   const rank = new Int32Array(n);
   nodes.forEach((node, i) => (rank[node] = i + 1));
-  const known = graph.targets.filter((i) => Number.isFinite(graph.probability[i]!));
-  const whole = known.length ? known.reduce((sum, i) => sum + graph.probability[i]!, 0) : Number(graph.targets.length > 0);
-  return { rank, ranked: nodes.length, whole, features };
+  return { rank, ranked: nodes.length, features };
 }
 
 /** Rank by influence among all nodes but targets, null where it is not known. */
@@ -54,9 +50,8 @@ export function rankOf(graph: GraphData, node: number): { rank: number; of: numb
 
 /** The part of what reaches the targets that passes through a node, null where it is not known. */
 export function passing(graph: GraphData, node: number): number | null {
-  const { whole } = derived(graph);
-  const influence = graph.influence[node]!;
-  return graph.kind[node] !== TARGET && Number.isFinite(influence) && whole > 0 ? influence / whole : null;
+  const part = graph.passing(node);
+  return Number.isFinite(part) ? part : null;
 }
 
 /** The same for all nodes of a kind that a test lets through, added up. */

@@ -74,7 +74,9 @@ function Facts({ graph, node }: { graph: GraphData; node: number }) {
   if (graph.kind[node] === FEATURE && Number.isFinite(activation)) facts.push(["activation", sizeText(activation), "on this prompt"]);
   if (part !== null) facts.push(["influence", percent(part), "of what reaches the targets passes through this node"]);
   if (rank) facts.push(["rank", `${countText(rank.rank)} of ${countText(rank.of)}`, "by influence, among all nodes but the targets"]);
-  const edges = (start: Int32Array): string => countText(start[node + 1]! - start[node]!);
+  // Of a very large graph the page holds the strongest edges.
+  const more = graph.m < graph.header.n_edges ? "+" : "";
+  const edges = (start: Int32Array): string => `${countText(start[node + 1]! - start[node]!)}${more}`;
   facts.push(["inputs", edges(graph.inStart), "edges that lead here"], ["outputs", edges(graph.outStart), "edges that lead on"]);
   return (
     <dl class="facts">

@@ -131,7 +131,7 @@ export function SearchBar({ session }: PaneProps) {
                     {graph.kind[node] !== 3 && graph.tokens[graph.position[node]!] !== undefined ? ` “${visible(graph.tokens[graph.position[node]!]!)}”` : ""}
                   </span>
                   <span class="muted number search-part">
-                    {graph.kind[node] === 4 ? percent(graph.probability[node]) : graph.influenceTotal > 0 ? percent(graph.influence[node]! / graph.influenceTotal) : ""}
+                    {graph.kind[node] === 4 ? percent(graph.probability[node]) : Number.isFinite(graph.passing(node)) ? percent(graph.passing(node)) : ""}
                   </span>
                 </li>
               ))}

@@ -34,7 +34,7 @@ function tidy(view: View): View {
 export function nameFor(session: Session, nodes: readonly number[]): string {
   const graph = session.graph.value;
   if (!graph) return "group";
-  const token = (i: number): string => visible((graph.tokens[graph.position[i]!] ?? "").trim() || (graph.tokens[graph.position[i]!] ?? ""));
+  const token = (i: number): string => visible((graph.tokens[graph.position[i]!] ?? "").trim() || (graph.tokens[graph.position[i]!] ?? "")).replace(/[\u2068\u2069]/g, "");
   if (nodes.every((i) => graph.kind[i] === EMBEDDING)) {
     const sorted = [...nodes].sort((a, b) => graph.position[a]! - graph.position[b]!);
     return `${sorted.slice(0, 5).map(token).join(" ")}${sorted.length > 5 ? " …" : ""}`.slice(0, 190);

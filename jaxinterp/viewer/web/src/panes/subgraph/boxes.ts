@@ -1,7 +1,7 @@
 // What the subgraph pane draws: one box for a group, one for each pinned node that is in no group.
 
 import { sizeText } from "../../draw/colour";
-import { BIAS, EMBEDDING, TARGET, type GraphData, visible } from "../../model/bundle";
+import { BIAS, EMBEDDING, TARGET, type GraphData, tame, visible } from "../../model/bundle";
 import type { View } from "../../model/view";
 
 export const MOST_BOXES = 200;
@@ -23,7 +23,7 @@ export interface Box {
   /** Sum over members, NaN where none has one. */
   activation: number;
   influence: number;
-  /** Share of the influence of all nodes that are no targets; a target's probability. NaN where unknown. */
+  /** Part of what reaches the targets that passes through it, added up over members; a target's probability. NaN where unknown. */
   share: number;
 }
 
@@ -69,8 +69,9 @@ function box(graph: GraphData, key: string, members: number[], group: boolean, n
   const kinds = new Set(members.map((i) => graph.kind[i]!));
   const kind = kinds.size === 1 ? graph.kind[first]! : -1;
   const probability = graph.probability[first]!;
-  const share = kind === TARGET ? (members.length === 1 ? probability : Number.NaN) : graph.influenceTotal > 0 ? influence / graph.influenceTotal : Number.NaN;
+  const share = kind === TARGET ? (members.length === 1 ? probability : Number.NaN) : graph.targetWeight > 0 && graph.influenceTotal > 0 ? influence / graph.targetWeight : Number.NaN;
   const found: Box = { key, name, note: "", group, members, kind, level: level / weights, position: position / weights, activation, influence, share };
+  found.name = tame(name);
   if (!group) found.name = nodeName(graph, first, label);
   found.note = group ? groupNote(graph, found) : nodeNote(graph, first, label);
   return found;
@@ -81,7 +82,7 @@ export const plainLabel = (text: string): string => text.replace(/\s*\(p ?= ?[\d
 
 /** A node's name in a box. Probabilities stand below, so those at the end of a target's label go. */
 function nodeName(graph: GraphData, node: number, label: (node: number) => string): string {
-  const own = label(node);
+  const own = tame(label(node));
   const kind = graph.kind[node]!;
   if (kind === TARGET) {
     return plainLabel(own || graph.place(node)) || visible(own || graph.place(node));

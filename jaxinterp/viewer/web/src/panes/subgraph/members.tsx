@@ -80,7 +80,7 @@ export function Members({ session, graph, drawing, at, size }: Props) {
               </span>
               <span class="number muted" title="activation · share of influence">
                 {Number.isFinite(graph.activation[node]!) && `${sizeText(graph.activation[node]!)} · `}
-                {percent(graph.influenceTotal > 0 ? graph.influence[node]! / graph.influenceTotal : Number.NaN)}
+                {percent(graph.passing(node))}
               </span>
             </button>
             <button class="icon-button" type="button" data-action="remove-member" aria-label={`Take ${session.name(node)} out of the group`} title="Take out of the group" onClick={() => removeMember(session, node)}>

@@ -87,7 +87,7 @@ function describe(shape: Shape, graph: GraphData, marked: boolean): string {
   if (box.group) words.push(`group of ${count(box.members.length)} nodes at ${places(graph, box.members)}`);
   else words.push(KINDS[box.kind] ?? "node", `${graph.place(box.members[0]!)} at token ${graph.position[box.members[0]!]}`);
   if (Number.isFinite(box.activation)) words.push(`activation ${sizeText(box.activation)}`);
-  if (Number.isFinite(box.share)) words.push(box.kind === TARGET ? `probability ${percent(box.share)}` : `${percent(box.share)} of influence`);
+  if (Number.isFinite(box.share)) words.push(box.kind === TARGET ? `probability ${percent(box.share)}` : `influence ${percent(box.share)}${box.group ? ", its members' added up" : ""}`);
   if (marked) words.push("marked");
   return words.join(", ");
 }

@@ -159,7 +159,7 @@ export function ProposalPanel({ session, graph }: PaneProps & { graph: GraphData
             <span title="Nodes">n</span>
             <span title="Mean likeness of two members">cohesion</span>
             <span title="Likeness of the pair that is least alike">weakest</span>
-            <span title="Share of the influence of all nodes">infl.</span>
+            <span title="The members' influence, added up: how much of what reaches the targets passes through each of them">infl.</span>
           </div>
           <ul class="list sg-groups">
             {proposed.groups.map((g) => (
@@ -181,7 +181,7 @@ export function ProposalPanel({ session, graph }: PaneProps & { graph: GraphData
                   <span class="number">{g.members.length}</span>
                   <span class="number">{likeness(g.cohesion)}</span>
                   <span class="number">{likeness(g.weakest)}</span>
-                  <span class="number">{percent(graph.influenceTotal > 0 ? g.influence / graph.influenceTotal : Number.NaN)}</span>
+                  <span class="number">{percent(graph.targetWeight > 0 ? g.influence / graph.targetWeight : Number.NaN)}</span>
                 </label>
               </li>
             ))}

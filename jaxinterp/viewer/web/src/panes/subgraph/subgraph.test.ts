@@ -33,7 +33,7 @@ test("a box for every group and every other pinned node, with what it says of th
   const [two, austin, the] = boxes;
   expect(two).toMatchObject({ group: true, members: [0, 1], kind: 0, activation: 3, position: 1, note: "L0 · 2 nodes · act. 3" });
   expect(two!.influence).toBeCloseTo(0.5, 6);
-  expect(two!.share).toBeCloseTo(0.5 / graph.influenceTotal, 6);
+  expect(two!.share).toBeCloseTo(graph.passing(0) + graph.passing(1), 6);
   expect(austin).toMatchObject({ kind: 4, note: "p = 0.700", level: 3 });
   expect(the).toMatchObject({ kind: 3, level: -1 });
   expect(the!.activation).toBeNaN();
