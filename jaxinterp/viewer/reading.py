@@ -27,6 +27,7 @@ FAIR = 0.2  # of the best run's share
 SMALL = 0.02
 MOST_STOPS = 3
 MOST_PINNED = 16
+GROUP = 5  # as so many nodes of these counts a group at most
 LONGEST_RUN = 3
 
 Group = dict[str, Any]
@@ -245,17 +246,16 @@ def _path(graph: Graph, flow: Flow, found: Visits, route: _Route, target: int) -
 def _pinned(
     graph: Graph, route: _Route, influence: np.ndarray, features: np.ndarray, tokens: np.ndarray, target: int
 ) -> tuple[int, ...]:
-    """At most about MOST_PINNED nodes: the target, the route, then what is most influential."""
+    """About MOST_PINNED nodes or groups of some: the target, the route, then what is most influential."""
     others = [int(t) for t in graph.targets if t != target]
     chance = np.nan_to_num(graph.nodes["probability"])
     found = [target, *(t for t in others[:1] if chance[t] >= 0.5 * chance[target] > 0), *route.run]
+    # A group is one box, so all of it: the box is then what the line names.
+    count = len(found) + sum(min(len(group["members"]), GROUP) for group in route.groups)
     for group in route.groups:
-        found += sorted(group["members"], key=lambda i: -influence[i])[:5]
+        found += group["members"]
     rest = sorted([*features.tolist(), *tokens[:4].tolist()], key=lambda i: -influence[i])
-    for node in rest:
-        if len(found) >= MOST_PINNED:
-            break
-        found.append(int(node))
+    found += [int(node) for node in rest if node not in found][: max(0, MOST_PINNED - count)]
     return tuple(sorted(dict.fromkeys(found)))
 
 

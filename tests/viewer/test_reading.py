@@ -104,7 +104,10 @@ def test_real_graphs(name):
     np.testing.assert_allclose(reading["error_share"], total[kinds == ERROR].sum(), rtol=1e-6)
     assert f"{100 * reading['error_share']:.0f} % through error nodes" in reading["text"]
     assert reading["target"] in automatic["pinned"]
-    assert 5 <= len(automatic["pinned"]) <= 20
+    assert 5 <= len(automatic["pinned"]) <= 30
+    boxes = {group["name"]: group["members"] for group in automatic["groups"]}
+    for name, nodes in reading["stops"][1:-1]:  # what the line names is one box of the subgraph
+        assert boxes[name] == list(nodes) if len(nodes) > 1 else nodes[0] in automatic["pinned"]
     for group in automatic["groups"]:
         assert len(group["members"]) > 1
         assert set(group["members"]) <= set(automatic["pinned"])

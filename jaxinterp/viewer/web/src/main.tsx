@@ -10,3 +10,4 @@ handle.session = session;
 render(<App session={session} />, document.getElementById("app")!);
 void session.start();
 window.addEventListener("beforeunload", () => session.leave());
+window.addEventListener("hashchange", () => void session.follow());

@@ -102,6 +102,33 @@ describe("opening", () => {
     await session.open(1);
     expect([session.view.value.pinned, session.clicked.value]).toEqual([[1], 0]);
   });
+
+  it("pins nothing where the user has unpinned everything", async () => {
+    source.header = { view: {}, saved_from: "sidecar" };
+    await session.open(1);
+    expect(session.view.value.pinned).toEqual([]);
+  });
+
+  it("shows the graph that was chosen last, whichever comes first", async () => {
+    const waiting: (() => void)[] = [];
+    source.graph = () => new Promise((done) => waiting.push(() => done(graph({ file: `${waiting.length}.json` }))));
+    const first = session.open(7);
+    const second = session.open(8);
+    await vi.advanceTimersByTimeAsync(0);
+    for (const answer of waiting.reverse()) answer();
+    await Promise.all([first, second]);
+    expect(session.current.value).toBe(8);
+  });
+
+  it("follows the address, and says why a file of it cannot be opened", async () => {
+    session.current.value = 5;
+    vi.stubGlobal("location", { hash: "#graph=1" });
+    await session.follow();
+    expect(session.current.value).toBe(1);
+    vi.stubGlobal("location", { hash: "#graph=0" });
+    await session.follow();
+    expect([session.current.value, session.message.value]).toEqual([1, { text: "broken", error: true }]);
+  });
 });
 
 describe("keeping changes", () => {

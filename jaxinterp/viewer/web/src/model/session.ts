@@ -90,6 +90,14 @@ export class Session {
     return { all: graph ? all : 0, byHand, byFilter: graph ? all - byHand : 0 };
   });
 
+  /** How many of the ranked edges run between nodes that are drawn. */
+  readonly shownStrong = computed(() => {
+    const graph = this.graph.value;
+    const mask = this.shown.value;
+    if (!graph || this.hiddenCounts.value.all === 0) return graph?.strong.length ?? 0;
+    return graph.strong.reduce((sum, e) => sum + (mask[graph.inSource[e]!] && mask[graph.edgeTarget[e]!] ? 1 : 0), 0);
+  });
+
   constructor(readonly source: Source) {
     effect(() => {
       document.title = this.graph.value ? `${this.graph.value.header.prompt || this.graph.value.header.file} · jaxinterp` : "jaxinterp";
@@ -123,18 +131,35 @@ export class Session {
         this.files.value = files.files;
         this.live.value = files.live;
       });
-      const wanted = Number(new URLSearchParams(location.hash.slice(1)).get("graph"));
-      const usable = files.files.filter((file) => file.error === null);
-      const first = usable.find((file) => file.id === wanted) ?? usable[0];
+      const wanted = this.wanted();
+      const first = wanted?.error === null ? wanted : files.files.find((file) => file.error === null);
       if (first) await this.open(first.id);
       else if (files.files.length) this.say(files.files[0]!.error ?? "no graph can be opened", true);
+      if (first && wanted?.error) this.say(wanted.error, true);
     });
   }
 
+  /** The file that the address names. */
+  private wanted(): FileEntry | undefined {
+    const id = new URLSearchParams(location.hash.slice(1)).get("graph");
+    return id === null ? undefined : this.files.value.find((file) => String(file.id) === id);
+  }
+
+  /** The address was changed by hand, or by going back. */
+  async follow(): Promise<void> {
+    const wanted = this.wanted();
+    if (wanted?.error) this.say(wanted.error, true);
+    else if (wanted && wanted.id !== this.current.value) await this.open(wanted.id);
+  }
+
+  private opening = 0;
+
   async open(id: number): Promise<void> {
+    const ticket = ++this.opening;
     await this.try("opening the graph", async () => {
       await this.flush();
       const graph = await this.source.graph(id);
+      if (ticket !== this.opening) return; // another one was chosen meanwhile
       const local = this.localView(graph);
       const view = complete(local ?? graph.header.view, graph.n);
       const top = graph.targets[0] ?? null;
@@ -154,7 +179,7 @@ export class Session {
       if (this.source.mode === "server") history.replaceState(null, "", `#graph=${id}`);
       if (local) this.say("Your changes from last time, kept in this browser, are back.", false);
     });
-    if (this.current.value !== id) return;
+    if (this.current.value !== id || ticket !== this.opening) return;
     await this.try("reading the report", async () => {
       const report = await this.source.report(id);
       if (this.current.value !== id) return;

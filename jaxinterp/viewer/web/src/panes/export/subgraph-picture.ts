@@ -5,7 +5,7 @@ import { type GraphData, TARGET } from "../../model/bundle";
 import type { Session } from "../../model/session";
 import { type Drawing, labelPlaces, NAME_SIZE, NOTE_SIZE } from "../subgraph/geometry";
 import { measure, picture, type Picture as Made } from "../subgraph/model";
-import { partsOf } from "../subgraph/parts";
+import { dashes, partsOf } from "../subgraph/parts";
 import { edgeLimit, shape, showWeights } from "../subgraph/state";
 import { framed, shifted } from "./frame";
 import type { Mark, Picture } from "./picture";
@@ -36,7 +36,7 @@ export function subgraphMarks(drawing: Drawing, graph: GraphData, palette: Palet
   const marks: Mark[] = [];
   for (const curve of [...drawing.curves].reverse()) {
     const colour = signedOn(palette, curve.edge.weight);
-    marks.push({ kind: "path", d: curve.d, stroke: colour, line: curve.width, opacity: 0.9, dash: curve.edge.weight < 0 ? [7, 3.5] : undefined }, { kind: "path", d: curve.head, fill: colour });
+    marks.push({ kind: "path", d: curve.d, stroke: colour, line: curve.width, opacity: 0.9, dash: dashes(curve) }, { kind: "path", d: curve.head, fill: colour });
   }
   const most = Math.max(0, ...drawing.shapes.map((s) => (s.box.kind === TARGET || !Number.isFinite(s.box.share) ? 0 : s.box.share)));
   for (const shape of drawing.shapes) {

@@ -72,7 +72,7 @@ function Facts({ graph, node }: { graph: GraphData; node: number }) {
   const activation = graph.activation[node]!;
   const facts: [string, string, string][] = [];
   if (graph.kind[node] === FEATURE && Number.isFinite(activation)) facts.push(["activation", sizeText(activation), "on this prompt"]);
-  if (part !== null) facts.push(["influence", percent(part), "of what reaches the targets passes through this node"]);
+  if (part !== null) facts.push(["influence", percent(part), `of what reaches the targets passes through this node${graph.header.pruned ? " (before pruning)" : ""}`]);
   if (rank) facts.push(["rank", `${countText(rank.rank)} of ${countText(rank.of)}`, "by influence, among all nodes but the targets"]);
   // Of a very large graph the page holds the strongest edges.
   const more = graph.m < graph.header.n_edges ? "+" : "";

@@ -46,10 +46,9 @@ export function sortEdges(source: Int32Array, target: Int32Array, share: Float32
 
 /** The strongest `most` edges of the graph between visible nodes. */
 export function strongest(graph: GraphData, most: number, shown: Uint8Array): EdgeList {
-  const end = Math.min(most, graph.strong.length);
-  const kept = new Int32Array(end);
+  const kept = new Int32Array(Math.min(most, graph.strong.length));
   let size = 0;
-  for (let k = 0; k < end; k++) {
+  for (let k = 0; k < graph.strong.length && size < kept.length; k++) {
     const e = graph.strong[k]!;
     if (shown[graph.inSource[e]!] && shown[graph.edgeTarget[e]!]) kept[size++] = e;
   }
@@ -118,8 +117,7 @@ export interface View {
   height: number;
 }
 
-/** Dashes of negative edges, where there are few enough to tell one from the other: their sign is seen without colours too. */
-export const DASH = [6, 3];
+/** Negative edges are dashed where there are few enough to tell one from the other: their sign is seen without colours too. */
 const MOST_DASHED = 600;
 
 /** How many of the strongest edges are drawn at once. */
@@ -180,7 +178,7 @@ export class EdgePass {
     context.strokeStyle = c & 1 ? this.palette.negative : this.palette.positive;
     context.globalAlpha = (this.focus ? FOCUS_ALPHA : CONTEXT_ALPHA)[strength]!;
     context.lineWidth = WIDTHS[strength]!;
-    if (this.focus && this.list.order.length <= MOST_DASHED) context.setLineDash(c & 1 ? DASH : []);
+    if (this.focus && this.list.order.length <= MOST_DASHED) context.setLineDash(c & 1 ? [5 + 1.4 * WIDTHS[strength]!, 2.5 + 0.6 * WIDTHS[strength]!] : []);
     context.beginPath();
     for (let k = from; k < to; k++) this.curve(context, this.list.order[k]!);
     context.stroke();

@@ -25,7 +25,9 @@ export function Foot({ session }: PaneProps) {
   const graph = session.graph.value;
   if (!graph) return null;
   const most = graph.strong.length;
-  const drawn = Math.min(session.edgeCount.value, most);
+  const wanted = Math.min(session.edgeCount.value, most);
+  // Edges of hidden nodes are not drawn.
+  const drawn = Math.min(wanted, session.shownStrong.value);
   const all = graph.header.n_edges;
   return (
     <div class="graph-foot">
@@ -37,7 +39,7 @@ export function Foot({ session }: PaneProps) {
           aria-valuetext={`${count(drawn)} of ${count(all)} edges`}
           min={0}
           max={STEPS}
-          value={stepOf(drawn, most)}
+          value={stepOf(wanted, most)}
           disabled={most < 2}
           onInput={(event) => {
             session.edgeCount.value = atStep(Number(event.currentTarget.value), most);

@@ -48,7 +48,7 @@ function facts(session: Session, graph: GraphData, node: number): [string, strin
   if (graph.kind[node] === FEATURE && Number.isFinite(value)) found.push(["activation", sizeText(value), 0]);
   if (graph.kind[node] === TARGET && graph.probability[node]! > 0) found.push(["probability", percent(graph.probability[node]!), 0]);
   const influence = graph.passing(node);
-  if (Number.isFinite(influence)) found.push(["influence", percent(influence), 0]);
+  if (Number.isFinite(influence)) found.push([graph.header.pruned ? "influence before pruning" : "influence", percent(influence), 0]);
   const clicked = session.clicked.value;
   if (clicked !== null && clicked !== node) {
     const into = graph.edgeBetween(clicked, node);

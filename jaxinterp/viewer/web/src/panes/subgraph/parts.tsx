@@ -107,6 +107,9 @@ export interface EdgeProps {
   state: string;
 }
 
+/** Dashes of an edge below zero: its sign is seen without colours too. */
+export const dashes = ({ width, edge }: Curve): number[] | undefined => (edge.weight < 0 ? [5 + 1.5 * width, 2.5 + 0.8 * width] : undefined);
+
 export function EdgeShape({ curve, session, source, target, state }: EdgeProps) {
   // Read here, so that the edge follows the theme and is left alone otherwise.
   void palette.value;
@@ -125,7 +128,7 @@ export function EdgeShape({ curve, session, source, target, state }: EdgeProps) 
     >
       <title>{`${source.name} → ${target.name}: ${weight > 0 ? "+" : ""}${percent(weight)} of its input`}</title>
       <path class="sg-hit" d={curve.d} />
-      <path class={weight < 0 ? "sg-line minus" : "sg-line"} d={curve.d} stroke={colour} stroke-width={curve.width} />
+      <path class="sg-line" d={curve.d} stroke={colour} stroke-width={curve.width} stroke-dasharray={dashes(curve)?.join(" ")} />
       <path class="sg-head" d={curve.head} fill={colour} />
     </g>
   );
