@@ -52,3 +52,9 @@ def test_readme_names_every_verb_and_links_exist() -> None:
 def test_shell_scripts_parse() -> None:
     for script in (".ci/run", "tpu/run_on_slice.sh"):
         subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Without packages, pytest cannot tell two test files of one name apart."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
