@@ -40,6 +40,8 @@ export function handle(session: Session, event: KeyboardEvent): boolean {
   if (control || event.altKey) return false;
   if (key === "Escape") return escape(session);
   if (key === "?") return done(() => (helpOpen.value = true));
+  // A comparison covers the graph: nothing may change below it unseen.
+  if (session.other.value) return key === "d" && done(toggleTheme);
   if (key === "/") return done(() => document.querySelector<HTMLInputElement>("[data-action=search]")?.focus());
   if (key === "d") return done(toggleTheme);
   if (!session.graph.value) return false;

@@ -1,6 +1,6 @@
 // Two graphs side by side: what they share, what differs, and by how much.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { PaneProps } from "../../app";
 import { count } from "../../draw/colour";
 import { Icon } from "../../draw/icons";
@@ -72,9 +72,11 @@ async function compareWith(session: Session, id: number): Promise<void> {
 function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => Promise<void> }) {
   const { id, graph, comparison } = session.other.value!;
   const first = session.graph.value!;
+  const button = useRef<HTMLButtonElement>(null);
   const close = (): void => {
     session.other.value = null;
-    document.querySelector<HTMLElement>("[data-action=compare]")?.focus();
+    // After the overlay has gone, which holds the focus.
+    setTimeout(() => document.querySelector<HTMLElement>("[data-action=compare]")?.focus());
   };
   useEffect(() => {
     const escape = (event: KeyboardEvent): void => {
@@ -83,8 +85,17 @@ function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => 
       event.stopPropagation();
       close();
     };
+    // The page below is covered: the focus stays above it.
+    const inside = (event: FocusEvent): void => {
+      if (!(event.target as Element).closest(".compare-overlay, dialog")) button.current?.focus();
+    };
     document.addEventListener("keydown", escape, true);
-    return () => document.removeEventListener("keydown", escape, true);
+    document.addEventListener("focusin", inside);
+    button.current?.focus();
+    return () => {
+      document.removeEventListener("keydown", escape, true);
+      document.removeEventListener("focusin", inside);
+    };
   }, []);
   const files = session.files.value.filter((file) => file.error === null && file.id !== session.current.value);
   const own = session.files.value.find((file) => file.id === session.current.value);
@@ -108,7 +119,7 @@ function Overlay({ session, onChoose }: PaneProps & { onChoose: (id: number) => 
           </select>
           <span class="ellipsis muted">{visible(graph.header.prompt)}</span>
         </div>
-        <button class="button" type="button" data-action="compare-close" ref={(button) => void button} onClick={close}>
+        <button class="button" type="button" data-action="compare-close" ref={button} onClick={close}>
           <Icon name="close" size={12} /> Close
         </button>
       </header>
