@@ -28,6 +28,19 @@ from tests.viewer.synthetic import document, synthetic, write_json
 Window = Callable[..., Page]
 
 
+# Where a box is, once it is drawn there, and a free place beside it: a box that is dropped on another joins it.
+FROM_AND_TO = """(() => {
+  const at = window.jaxinterp.places.subgraph(%s);
+  const box = (x, y) => document.elementFromPoint(x, y)?.closest("[data-box]")?.dataset.box;
+  if (!at || box(...at) !== "%s") return null;
+  const free = (x, y) => document.elementFromPoint(x, y)?.closest("#pane-subgraph svg") && box(x, y) === undefined;
+  for (let dx = 20; dx < 300; dx += 10)
+    for (const dy of [0, 10, -10, 25, -25, 40, -40])
+      for (const side of [1, -1]) if (free(at[0] + side * dx, at[1] + dy)) return [at, [at[0] + side * dx, at[1] + dy]];
+  return null;
+})()"""
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return write_json(
@@ -83,8 +96,8 @@ def test_named_views_notes_and_places(window: Window, file: Path) -> None:
     with Server(file) as server:
         page = open_graph(window, server.url)
         make_group(page, "first")
-        box = page.js(f"window.jaxinterp.places.subgraph({view(page)['groups'][-1]['members'][0]})")
-        page.ask("drag", **{"from": box, "to": [box[0] + 60, box[1] + 8]})
+        ends = page.wait(FROM_AND_TO % (view(page)["groups"][-1]["members"][0], "g:first"))
+        page.ask("drag", **{"from": ends[0], "to": ends[1]})
         page.wait(f"{SESSION}.view.value.positions['g:first'] !== undefined")
         page.click("[data-action=views]")
         page.fill("[data-field=view-name]", "one")
