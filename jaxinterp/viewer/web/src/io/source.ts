@@ -116,6 +116,17 @@ class ServerSource implements Source {
   cancel = async (id: number): Promise<void> => void (await this.ask(`/api/live/job/${id}/cancel`, {}));
 }
 
+/** A comparison the other way round: A becomes B. */
+export function turned({ pairs, only_a, only_b, edges, notes }: Comparison): Comparison {
+  return {
+    pairs: pairs.map(([a, b]) => [b, a]),
+    only_a: only_b,
+    only_b: only_a,
+    edges: edges.map(([ta, sa, tb, sb, wa, wb]) => [tb, sb, ta, sa, wb, wa]),
+    notes: notes.length ? ["In these lines B comes first.", ...notes] : notes,
+  };
+}
+
 interface Embedded {
   graphs: { bundle: string; report: Report; features?: Record<string, Feature>; heads?: Record<string, Heads> }[];
   compare?: Comparison | null;
@@ -157,7 +168,11 @@ class EmbeddedSource implements Source {
   heads = async (id: number, target: number, source: number): Promise<Heads | null> => this.at(id).heads?.[`${target},${source}`] ?? null;
   rows = async (): Promise<Rows> => this.refuse();
   propose = async (): Promise<Proposed> => this.refuse();
-  compare = async (): Promise<Comparison> => this.data.compare ?? this.refuse();
+  compare = async (a: number, b: number): Promise<Comparison> => {
+    const { compare } = this.data;
+    if (!compare || a + b !== 1) return this.refuse();
+    return a === 0 ? compare : turned(compare);
+  };
   autosave = async (): Promise<{ revision: number; where: string }> => this.refuse();
   save = async (): Promise<{ revision: number; where: string }> => this.refuse();
   exportUrl = (): null => null;

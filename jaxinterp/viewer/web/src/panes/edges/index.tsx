@@ -99,7 +99,7 @@ function Opened({ session, graph, node }: { session: Session; graph: GraphData; 
       )}
       {graph.header.n_edges > graph.m && !fetched?.rows && (
         <p class="edge-note">
-          <span class="muted">{`${countText(graph.header.n_edges - graph.m)} of the graph's ${countText(graph.header.n_edges)} edges were not sent to this page. `}</span>
+          <span class="muted">{`${countText(graph.header.n_edges - graph.m)} of the graph's ${countText(graph.header.n_edges)} edges ${session.source.mode === "server" ? "were not sent to this page" : "are not in this page; `jaxinterp view` shows all"}. `}</span>
           {fetched?.error && <span class="bad">{fetched.error} </span>}
           {fetched?.busy && <span class="muted">Fetching all of this node's…</span>}
           {session.source.mode === "server" && !fetched?.busy && (

@@ -71,7 +71,7 @@ function Marked({ session }: PaneProps) {
 function Hidden({ session, graph }: PaneProps & { graph: GraphData }) {
   const { all, byFilter, byHand } = session.hiddenCounts.value;
   const reasons = [byFilter > 0 && `by filter ${count(byFilter)}`, byHand > 0 && `by hand ${count(byHand)}`].filter(Boolean);
-  const missing = missingFrom(graph.header, graph.m);
+  const missing = missingFrom(graph.header, graph.m, session.source.mode === "server");
   return (
     <p class="graph-hidden row grow" id="hidden-count" role="status">
       {all > 0 ? (
@@ -117,7 +117,7 @@ function Missing({ lines }: { lines: string[] }) {
 }
 
 /** What the file itself lacks or the page was not sent, in words. */
-export function missingFrom(header: Header, sent: number): string[] {
+export function missingFrom(header: Header, sent: number, server = true): string[] {
   const lines: string[] = [];
   const { pruned } = header;
   if (pruned) {
@@ -125,7 +125,7 @@ export function missingFrom(header: Header, sent: number): string[] {
     const parts = [nodes > 0 && `${count(nodes)} nodes`, (pruned.hidden_edges ?? 0) > 0 && `${count(pruned.hidden_edges!)} edges`].filter(Boolean);
     if (parts.length) lines.push(`pruned from the file: ${parts.join(", ")}`);
   }
-  if (sent < header.n_edges) lines.push(`weakest ${count(header.n_edges - sent)} edges are fetched node by node`);
+  if (sent < header.n_edges) lines.push(`weakest ${count(header.n_edges - sent)} edges are ${server ? "fetched node by node" : "not in this page"}`);
   if (header.loose_links > 0) lines.push(`${count(header.loose_links)} links of the file lead nowhere`);
   lines.push(...header.repairs);
   return lines;

@@ -170,5 +170,6 @@ describe("the foot", () => {
     expect(missingFrom(header, header.n_edges)).toEqual([]);
     const lines = missingFrom({ ...header, n_edges: 5_000_000, loose_links: 3, repairs: ["2 ids were not unique"], pruned: { hidden_nodes: { feature: 400, error: 1 }, hidden_edges: 12 } }, 2_000_000);
     expect(lines).toEqual(["pruned from the file: 401 nodes, 12 edges", "weakest 3,000,000 edges are fetched node by node", "3 links of the file lead nowhere", "2 ids were not unique"]);
+    expect(missingFrom({ ...header, n_edges: header.n_edges + 5 }, header.n_edges, false)).toEqual(["weakest 5 edges are not in this page"]);
   });
 });
