@@ -116,7 +116,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not JSON: not UTF-8 text at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error.msg.removesuffix(' at')} at line {error.lineno}") from error
+        raise InputError(
+            f"{path} is not JSON: {error.msg.removesuffix(' at')} at line {error.lineno}"
+        ) from error
     except RecursionError as error:
         raise InputError(f"{path} is not usable JSON: nested too deeply") from error
 
