@@ -198,6 +198,6 @@ function describe(state: SaveState): { word: string; tip: string } {
         ? { word: "Kept", tip: "Changes are kept beside the graph file." }
         : { word: "Saved", tip: "Changes are in the graph file." };
     default:
-      return { word: state.local ? "In browser" : "Not saved", tip: `${state.why}.` };
+      return { word: state.local ? "In browser" : "Not saved", tip: `${state.why}${/[.?!]$/.test(state.why) ? "" : "."}` };
   }
 }

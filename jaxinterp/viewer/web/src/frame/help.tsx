@@ -49,6 +49,28 @@ const KEYS: [string, [string, string][]][] = [
       ["wheel, pinch", "zoom; drag to move; double click for the whole graph"],
     ],
   ],
+  [
+    "Boxes of the subgraph",
+    [
+      ["Tab", "from box to box"],
+      ["Enter", "select; list the members of a group"],
+      ["Space", "mark for grouping; alt click does the same"],
+      ["F2", "rename; double click does the same"],
+      ["u", "ungroup"],
+      ["Delete", "unpin"],
+      ["← ↑ ↓ →", "move, further with shift; drag does the same"],
+      ["drag onto", "another box: put both into one group"],
+    ],
+  ],
+  [
+    "Lists of inputs and outputs",
+    [
+      ["↑ ↓", "the next edge"],
+      ["→ ←", "open the edge into its heads; close it"],
+      ["Enter", "select the node at its other end"],
+      ["p  h", "pin it, hide it"],
+    ],
+  ],
 ];
 
 export function Help() {
@@ -97,7 +119,7 @@ export function Help() {
           <h3 class="caption">Reading the graph</h3>
           <p>
             Tokens stand side by side, layers above each other: embeddings at the bottom, targets with their probability at the top. A node's size and
-            darkness tell how much of the influence on the targets runs through it. An edge's colour is the sign of its weight, its width the weight's share of
+            darkness tell how much of the influence on the targets runs through it. An edge's colour is the sign of its weight (where edges are few, those below zero are dashed too), its width the weight's share of
             all that its target receives. Error nodes (◇) stand for what the dictionaries do not explain.
           </p>
         </section>

@@ -239,6 +239,27 @@ describe("when it cannot be written", () => {
     expect(again.view.value.hidden).toEqual([1]);
   });
 
+  it("writes what it brings back, and asks where another window has saved since", async () => {
+    source.header = { writable: true };
+    source.refuse = new Refusal(0, "is it still running?");
+    session.change("hide", (view) => hide(view, [1]));
+    await vi.advanceTimersByTimeAsync(600);
+    expect(session.message.value?.text).toBe("is it still running? Your changes are kept in this browser.");
+    source.refuse = null;
+    const other = new Session(source as unknown as Source);
+    source.revision = 5; // of another window
+    source.header = { writable: true, revision: 5 };
+    await other.start();
+    await vi.advanceTimersByTimeAsync(600);
+    expect(other.conflict.value).toBe(5);
+    await other.settle(false);
+    expect([other.view.value.hidden, stored.size]).toEqual([[], 0]);
+    session.change("hide", (view) => hide(view, [2]));
+    await vi.advanceTimersByTimeAsync(600);
+    await session.settle(true);
+    expect(source.kept.at(-1)!.view.hidden).toEqual([1, 2]);
+  });
+
   it("what was kept in the browser is forgotten once it is written", async () => {
     source.refuse = new Refusal(0, "the server does not answer");
     session.change("hide", (view) => hide(view, [1]));

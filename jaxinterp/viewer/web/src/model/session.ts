@@ -3,24 +3,15 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { Refusal, type Source } from "../io/source";
 import type { Comparison, FileEntry, Report } from "../io/types";
-import { EMBEDDING, ERROR, FEATURE, TARGET, type GraphData, tame, visible } from "./bundle";
+import { type GraphData, tame, visible } from "./bundle";
+import { EVERYTHING, type Filter, maskOf } from "./filter";
 import { History } from "./history";
+import { forget, keep, keptView } from "./kept";
 import { complete, EMPTY, setGroups, pin, type View } from "./view";
 
 export type SaveState = { kind: "clean" } | { kind: "changed" } | { kind: "saving" } | { kind: "saved"; where: string } | { kind: "failed"; why: string; local: boolean };
 
 type Write = (id: number, revision: number, view: View) => Promise<{ revision: number; where: string }>;
-
-export interface Filter {
-  text: string;
-  kinds: Set<number>;
-  layers: [number, number] | null;
-  positions: Set<number> | null;
-  /** Nodes whose running share of influence is above this are hidden; 1 hides none. */
-  density: number;
-}
-
-const EVERYTHING: Filter = { text: "", kinds: new Set([0, 1, 2, 3, 4]), layers: null, positions: null, density: 1 };
 
 export class Session {
   readonly files = signal<FileEntry[]>([]);
@@ -59,25 +50,7 @@ export class Session {
   /** 1 for nodes that the filter and the user's hiding let through. */
   readonly shown = computed<Uint8Array>(() => {
     const graph = this.graph.value;
-    if (!graph) return new Uint8Array(0);
-    const filter = this.filter.value;
-    const mask = new Uint8Array(graph.n);
-    const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
-    for (let i = 0; i < graph.n; i++) {
-      if (!filter.kinds.has(graph.kind[i]!)) continue;
-      if (filter.density < 1 && (graph.kind[i] === FEATURE || graph.kind[i] === ERROR) && graph.share[i]! > filter.density) continue;
-      if (filter.layers && graph.kind[i] !== EMBEDDING && graph.kind[i] !== TARGET) {
-        if (graph.layer[i]! < filter.layers[0] || graph.layer[i]! > filter.layers[1]) continue;
-      }
-      if (filter.positions && !filter.positions.has(graph.position[i]!)) continue;
-      if (words.length) {
-        const text = this.searchText(i);
-        if (!words.every((word) => text.includes(word))) continue;
-      }
-      mask[i] = 1;
-    }
-    for (const i of this.hidden.value) mask[i] = 0;
-    return mask;
+    return graph ? maskOf(graph, this.filter.value, this.hidden.value, (i) => this.searchText(i)) : new Uint8Array(0);
   });
 
   /** How many nodes are not drawn, and why: by the filter or by hand. */
@@ -160,8 +133,8 @@ export class Session {
       await this.flush();
       const graph = await this.source.graph(id);
       if (ticket !== this.opening) return; // another one was chosen meanwhile
-      const local = this.localView(graph);
-      const view = complete(local ?? graph.header.view, graph.n);
+      const local = keptView(graph);
+      const view = complete(local?.view ?? graph.header.view, graph.n);
       const top = graph.targets[0] ?? null;
       batch(() => {
         this.current.value = id;
@@ -172,12 +145,17 @@ export class Session {
         this.hovered.value = null;
         this.edge.value = null;
         this.other.value = null;
-        this.revision = graph.header.revision;
+        // Kept changes are of the state that they were made from: if another window has saved since, that is said.
+        this.revision = local?.base ?? graph.header.revision;
         this.saveState.value = { kind: "clean" };
         this.reset(view.clicked === null ? { ...view, clicked: top } : view);
       });
       if (this.source.mode === "server") history.replaceState(null, "", `#graph=${id}`);
-      if (local) this.say("Your changes from last time, kept in this browser, are back.", false);
+      if (local) {
+        this.say("Your changes from last time, kept in this browser, are back.", false);
+        if (graph.header.writable) this.touch();
+        else this.saveState.value = { kind: "failed", why: "The graph's folder cannot be written", local: true };
+      }
     });
     if (this.current.value !== id || ticket !== this.opening) return;
     await this.try("reading the report", async () => {
@@ -270,7 +248,7 @@ export class Session {
 
   /** The window is closing: write; what has to wait for another write is kept in the browser. */
   leave(): void {
-    if (this.busy && this.saveState.value.kind === "changed" && this.graph.value) this.keepLocally(this.graph.value, this.view.value);
+    if (this.busy && this.saveState.value.kind === "changed" && this.graph.value) keep(this.graph.value, this.view.value, null);
     else void this.flush();
   }
 
@@ -308,7 +286,7 @@ export class Session {
       const answer = await how(id, this.revision, view);
       if (this.current.value !== id) return;
       this.revision = answer.revision;
-      this.forgetLocally(graph);
+      forget(graph);
       // What changed while this was on its way is written next.
       if (this.view.value === view) this.saveState.value = { kind: "saved", where: answer.where };
       else this.touch();
@@ -319,9 +297,9 @@ export class Session {
         this.conflict.value = Number(error.body.revision ?? this.revision);
         return;
       }
-      const local = this.keepLocally(graph, view);
+      const local = keep(graph, view, this.revision);
       this.saveState.value = { kind: "failed", why, local };
-      if (first) this.say(`${why}. ${local ? "Your changes are kept in this browser." : "Your changes are only in this window."}`, true);
+      if (first) this.say(`${why}${/[.?!]$/.test(why) ? "" : "."} ${local ? "Your changes are kept in this browser." : "Your changes are only in this window."}`, true);
     }
   }
 
@@ -339,38 +317,8 @@ export class Session {
       await this.flush();
     } else {
       this.saveState.value = { kind: "clean" };
+      if (this.graph.value) forget(this.graph.value);
       await this.open(this.current.value);
-    }
-  }
-
-  private localKey(graph: GraphData): string {
-    return `jaxinterp:${graph.header.file}:${graph.header.slug}:${graph.n}`;
-  }
-
-  /** Whether there was room and permission. */
-  private keepLocally(graph: GraphData, view: View): boolean {
-    try {
-      localStorage.setItem(this.localKey(graph), JSON.stringify(view));
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  private forgetLocally(graph: GraphData): void {
-    try {
-      localStorage.removeItem(this.localKey(graph));
-    } catch {
-      // no permission: there is nothing to forget
-    }
-  }
-
-  private localView(graph: GraphData): Partial<View> | null {
-    try {
-      const text = localStorage.getItem(this.localKey(graph));
-      return text ? (JSON.parse(text) as Partial<View>) : null;
-    } catch {
-      return null;
     }
   }
 

@@ -1,5 +1,5 @@
 import { ERROR, FEATURE, type GraphData, KINDS } from "../../model/bundle";
-import type { Filter } from "../../model/session";
+import type { Filter } from "../../model/filter";
 
 /** What of a filter hides anything, in words. */
 export function active(filter: Filter): string[] {
