@@ -25,6 +25,7 @@ from jaxinterp.viewer.files import file_answer
 from jaxinterp.viewer.library import Library, Opened
 from jaxinterp.viewer.messages import Answer, Refused, Request, json_answer
 from jaxinterp.viewer.page_files import assets
+from jaxinterp.viewer.reading import named_groups
 from jaxinterp.viewer.routes import App
 
 META = "<!--jaxinterp-meta-->"
@@ -191,13 +192,13 @@ class Viewer:
             )
         except InputError as error:
             raise Refused(400, saving.one_line(error, opened.path)) from error
+        members = [list(p.supernode.members) for p in found.proposals]
         groups = [
-            {
-                "name": p.supernode.name, "members": list(p.supernode.members), "cohesion": p.cohesion,
-                "weakest": p.weakest, "influence": p.influence,
-            }
-            for p in found.proposals
-        ]  # fmt: skip
+            {**group, "cohesion": p.cohesion, "weakest": p.weakest, "influence": p.influence}
+            for group, p in zip(
+                named_groups(opened.graph, members, self._label(opened)), found.proposals, strict=True
+            )
+        ]
         return json_answer(
             plain(
                 {"groups": groups, "single": list(found.single), "hidden_influence": found.hidden_influence}

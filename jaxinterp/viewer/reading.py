@@ -29,6 +29,7 @@ MOST_STOPS = 3
 MOST_PINNED = 16
 GROUP = 5  # as so many nodes of these counts a group at most
 LONGEST_RUN = 3
+LONGEST_NAME = 160  # letters; names that are saved may have 200
 
 Group = dict[str, Any]
 Label = Callable[[int], str]
@@ -94,7 +95,7 @@ def read(graph: Graph, label: Label | None = None) -> Reading:
         target=target,
         pinned=pinned,
         # Named by the members that they have here: the others are left out.
-        groups=tuple(_named(graph, [members for members in shown if len(members) > 1], label)),
+        groups=tuple(named_groups(graph, [members for members in shown if len(members) > 1], label)),
     )
 
 
@@ -138,10 +139,10 @@ def _groups(graph: Graph, features: np.ndarray, label: Label | None) -> list[Gro
         members = [list(p.supernode.members) for p in preview.proposals] + [[i] for i in preview.single]
     except InputError:
         members = [[int(i)] for i in features]
-    return _named(graph, members, label)
+    return named_groups(graph, members, label)
 
 
-def _named(graph: Graph, members: Sequence[list[int]], label: Label | None) -> list[Group]:
+def named_groups(graph: Graph, members: Sequence[list[int]], label: Label | None) -> list[Group]:
     """Groups of these members; a name that another group has gets a number."""
     names: dict[str, int] = {}
     found = []
@@ -155,9 +156,10 @@ def _named(graph: Graph, members: Sequence[list[int]], label: Label | None) -> l
 def _name(graph: Graph, members: Sequence[int], label: Label | None) -> str:
     """The commonest label of the members, else their layers and tokens."""
     labels = [graph.labels[i] or (label(i) if label else "") for i in members]
-    labels = [text for text in labels if text]
+    labels = [text for text in labels if text.strip()]
     if labels:
-        return max(dict.fromkeys(labels), key=labels.count)
+        found = " ".join(max(dict.fromkeys(labels), key=labels.count).split())
+        return found if len(found) <= LONGEST_NAME else found[: LONGEST_NAME - 1] + "…"
     nodes = graph.nodes[list(members)]
     low, high = int(nodes["layer"].min()), int(nodes["layer"].max())
     places = list(dict.fromkeys(nodes["position"].tolist()))[:3]

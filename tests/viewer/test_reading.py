@@ -78,6 +78,10 @@ def test_labels_from_dashboards_name_the_stops():
     assert read(bare).text.startswith("red → feature 5 (layer 0, red) → feature 6 (layer 1, sky) → say blue")
     named = read(bare, lambda node: {0: "colour words", 2: "say a colour"}.get(node, ""))
     assert named.text.startswith("red → colour words → say a colour → say blue")
+    long = read(bare, lambda node: "many\nwords " * 60)
+    assert all(len(name) <= 170 and "\n" not in name for name, _ in long.stops)
+    blank = read(bare, lambda node: " \n")
+    assert blank.text == read(bare).text
 
 
 @pytest.mark.parametrize("name", REAL)
