@@ -222,6 +222,15 @@ class Library:
                 continue  # the list says why
         return None
 
+    def at_hand(self, most_edges: int) -> int | None:
+        """The number of the first graph that can be shown, if it is known by now and has at most so many edges."""
+        with self._lock:
+            for entry in self.entries:
+                if entry.error is None:
+                    known = entry.glance is not None and entry.glance.edges <= most_edges
+                    return entry.id if known else None
+        return None
+
     def _gate(self, number: int) -> threading.Lock:
         """Held while a file is being loaded."""
         with self._lock:

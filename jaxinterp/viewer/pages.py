@@ -30,6 +30,7 @@ from jaxinterp.viewer.routes import App
 
 META = "<!--jaxinterp-meta-->"
 MOST_COMPARED = 2000
+MOST_AHEAD = 100_000  # edges of a graph that is sent before the page asks: it may want another
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FORMATS = {
     "json": "application/json",
@@ -107,9 +108,22 @@ class Viewer:
         return thread
 
     def page(self, request: Request, names: Names) -> Answer:
-        """GET /"""
+        """GET /
+
+        With what the page asks for next, so that the browser asks before it has read the script.
+        """
+        ahead = ["</assets/page.js>; rel=modulepreload"]
+        first = self.library.at_hand(MOST_AHEAD)
+        for path in ("/api/files", *([] if first is None else [f"/api/graph/{first}/bundle"])):
+            ahead.append(f"<{path}>; rel=preload; as=fetch; crossorigin=anonymous")
         return Answer(
-            200, self._page, {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store"}
+            200,
+            self._page,
+            {
+                "Content-Type": "text/html; charset=utf-8",
+                "Cache-Control": "no-store",
+                "Link": ", ".join(ahead),
+            },
         )
 
     def files(self, request: Request, names: Names) -> Answer:

@@ -15,10 +15,11 @@ from jaxinterp.viewer.features import Dashboards, FeatureSource, record_of
 from jaxinterp.viewer.heads import heads_of
 from jaxinterp.viewer.library import Library
 from jaxinterp.viewer.messages import Refused
+from jaxinterp.viewer.pages import viewer_app
 from jaxinterp.viewer.peek import peek
 from tests.graphs.graph_examples import random_graph
 from tests.support import shared
-from tests.viewer.graphs_to_view import REAL, app_for, ask, parsed, told
+from tests.viewer.graphs_to_view import PORT, REAL, TOKEN, app_for, ask, parsed, told
 
 
 @pytest.fixture
@@ -284,3 +285,17 @@ def test_the_list_is_the_same_before_and_after_loading(tmp_path, monkeypatch):
 def test_the_first_that_can_be_shown(folder):
     assert Library([folder / "broken.json", folder]).first().path.name == "a.json"
     assert Library([folder / "broken.json"]).first() is None
+
+
+def test_the_page_says_what_it_asks_for_next(tmp_path):
+    """A small graph that is known is sent ahead; a large one, a broken one and one not yet looked at are not."""
+    random_graph(0).save(tmp_path / "b.jigraph")
+    (tmp_path / "a.json").write_text("{")
+    library = Library([tmp_path])
+    app = viewer_app(library, token=TOKEN, port=PORT)
+    assert library.at_hand(1000) is None
+    assert "bundle" not in ask(app, "/").headers["Link"]
+    ask(app, "/api/files")
+    assert library.at_hand(1000) == 1 and library.at_hand(0) is None
+    link = ask(app, "/").headers["Link"]
+    assert "</api/files>; rel=preload" in link and "</api/graph/1/bundle>; rel=preload" in link
