@@ -106,20 +106,16 @@ class Dashboards:
         return FeatureSource(open_features(place))
 
 
-def record_of(source: FeatureSource | None, graph: Graph, node: int) -> dict[str, Any]:
-    """The record of a node for the page. Raises Refused (404) where there is none, in one line."""
-    if graph.nodes["kind"][node] != FEATURE:
-        raise Refused(404, f"node {node} is no feature")
+def record_of(source: FeatureSource | None, graph: Graph, node: int) -> dict[str, Any] | None:
+    """The record of a node for the page, None where nothing is known of it. Raises Refused (404) where it cannot be
+    read."""
     if source is None:
-        raise Refused(404, "no dashboards are known for this graph: give their folder with --features")
+        return None
     try:
-        found = source.record(graph, node)
+        return source.record(graph, node)
     except InputError as error:
         LOG.warning("%s", error)
         raise Refused(404, "the dashboard of this feature cannot be read; see the terminal") from error
-    if found is None:
-        raise Refused(404, "the dashboards hold nothing about this feature")
-    return found
 
 
 def _bundled(graph: Graph) -> FeatureSource | None:

@@ -88,8 +88,8 @@ class ServerSource implements Source {
   files = (): Promise<Files> => this.json("/api/files");
   graph = async (id: number): Promise<GraphData> => readBundle(await (await this.ask(`/api/graph/${id}/bundle`)).arrayBuffer());
   report = (id: number): Promise<Report> => this.json(`/api/graph/${id}/report`);
-  feature = (id: number, node: number): Promise<Feature | null> => this.orNull(`/api/feature?graph=${id}&node=${node}`);
-  heads = (id: number, target: number, source: number): Promise<Heads | null> => this.orNull(`/api/graph/${id}/heads?target=${target}&source=${source}`);
+  feature = (id: number, node: number): Promise<Feature | null> => this.json(`/api/feature?graph=${id}&node=${node}`);
+  heads = (id: number, target: number, source: number): Promise<Heads | null> => this.json(`/api/graph/${id}/heads?target=${target}&source=${source}`);
   /** The graph and the lists ask for the same node: one answer serves both. */
   rows = (id: number, node: number): Promise<Rows> => {
     const path = `/api/graph/${id}/node/${node}`;
