@@ -29,6 +29,7 @@ MOST_STOPS = 3
 MOST_PINNED = 16
 GROUP = 5  # as so many nodes of these counts a group at most
 LONGEST_RUN = 3
+NAMING = 1 / 3  # share of a group's influence
 LONGEST_NAME = 160  # letters; names that are saved may have 200
 
 Group = dict[str, Any]
@@ -154,13 +155,19 @@ def named_groups(graph: Graph, members: Sequence[list[int]], label: Label | None
 
 
 def _name(graph: Graph, members: Sequence[int], label: Label | None) -> str:
-    """The commonest label of the members, else their layers and tokens."""
-    labels = [graph.labels[i] or (label(i) if label else "") for i in members]
-    labels = [text for text in labels if text.strip()]
-    if labels:
-        found = " ".join(max(dict.fromkeys(labels), key=labels.count).split())
-        return found if len(found) <= LONGEST_NAME else found[: LONGEST_NAME - 1] + "…"
+    """The label whose members have most of the influence, if that is a third of the group's; else their layers and
+    tokens."""
     nodes = graph.nodes[list(members)]
+    weights = np.nan_to_num(nodes["influence"])
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(members), 1 / len(members))
+    held: dict[str, float] = {}
+    for i, weight in zip(members, weights.tolist(), strict=True):
+        text = " ".join((graph.labels[i] or (label(i) if label else "")).split())
+        if text:
+            held[text] = held.get(text, 0.0) + weight
+    found = max(held, key=lambda text: held[text], default="")
+    if found and held[found] >= NAMING:
+        return found if len(found) <= LONGEST_NAME else found[: LONGEST_NAME - 1] + "…"
     low, high = int(nodes["layer"].min()), int(nodes["layer"].max())
     places = list(dict.fromkeys(nodes["position"].tolist()))[:3]
     where = " ".join(shown(graph.token_texts[i]) for i in places)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxinterp.graphs import EMBEDDING, ERROR, FEATURE, TARGET, Flow, load_graph
 from jaxinterp.viewer import report as report_module
 from jaxinterp.viewer.bundle import bundle
-from jaxinterp.viewer.reading import read, say, shown, top_target
+from jaxinterp.viewer.reading import named_groups, read, say, shown, top_target
 from jaxinterp.viewer.report import report_of
 from jaxinterp.viewer.walks import visits
 from tests.graphs.graph_examples import dense_matrix, dense_normalised, random_graph
@@ -244,3 +244,15 @@ def test_whatever_the_records_of_a_file_hold(given_settings, provenance, measure
     header, _ = parsed(bundle(graph, {}))
     assert all(isinstance(header[key], str) for key in ("slug", "scan", "prompt", "convention"))
     assert all(isinstance(line, str) for line in header["repairs"])
+
+
+def test_a_group_has_the_label_that_holds_a_third_of_its_influence():
+    graph = random_graph(0)
+    members = np.flatnonzero(graph.nodes["kind"] == FEATURE)[:4].tolist()
+    nodes = graph.nodes.copy()
+    for share, named in ((0.5, True), (0.2, False)):
+        nodes["influence"][members] = [share, *[(1 - share) / 3] * 3]
+        found = named_groups(
+            replace(graph, nodes=nodes), [members], lambda i: "Texas" if i == members[0] else ""
+        )
+        assert (found[0]["name"] == "Texas") == named
