@@ -155,8 +155,8 @@ def named_groups(graph: Graph, members: Sequence[list[int]], label: Label | None
 
 
 def _name(graph: Graph, members: Sequence[int], label: Label | None) -> str:
-    """The label whose members have most of the influence, if that is a third of the group's; else their layers and
-    tokens."""
+    """The label whose members have most of the influence, if labelled ones have a third of the group's ("Texas …" if
+    those of this label alone have less); else their layers and tokens."""
     nodes = graph.nodes[list(members)]
     weights = np.nan_to_num(nodes["influence"])
     weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(members), 1 / len(members))
@@ -166,8 +166,9 @@ def _name(graph: Graph, members: Sequence[int], label: Label | None) -> str:
         if text:
             held[text] = held.get(text, 0.0) + weight
     found = max(held, key=lambda text: held[text], default="")
-    if found and held[found] >= NAMING:
-        return found if len(found) <= LONGEST_NAME else found[: LONGEST_NAME - 1] + "…"
+    if sum(held.values()) >= NAMING:
+        whole = held[found] >= NAMING and len(found) <= LONGEST_NAME
+        return found if whole else found[: LONGEST_NAME - 2].rstrip() + " …"
     low, high = int(nodes["layer"].min()), int(nodes["layer"].max())
     places = list(dict.fromkeys(nodes["position"].tolist()))[:3]
     where = " ".join(shown(graph.token_texts[i]) for i in places)

@@ -246,13 +246,18 @@ def test_whatever_the_records_of_a_file_hold(given_settings, provenance, measure
     assert all(isinstance(line, str) for line in header["repairs"])
 
 
-def test_a_group_has_the_label_that_holds_a_third_of_its_influence():
+def test_a_group_has_the_label_that_holds_its_influence():
     graph = random_graph(0)
     members = np.flatnonzero(graph.nodes["kind"] == FEATURE)[:4].tolist()
     nodes = graph.nodes.copy()
-    for share, named in ((0.5, True), (0.2, False)):
-        nodes["influence"][members] = [share, *[(1 - share) / 3] * 3]
-        found = named_groups(
-            replace(graph, nodes=nodes), [members], lambda i: "Texas" if i == members[0] else ""
-        )
-        assert (found[0]["name"] == "Texas") == named
+    nodes["influence"][members] = [0.5, 0.2, 0.2, 0.1]
+    graph = replace(graph, nodes=nodes, labels=("",) * len(graph))
+
+    def name(*labels):
+        given = dict(zip(members, labels, strict=True))
+        return named_groups(graph, [members], given.__getitem__)[0]["name"]
+
+    assert name("Texas", "", "", "") == "Texas"
+    assert name("", "Texas", "Austin", "") == "Texas …"
+    assert name("", "Texas", "Texas", "Austin") == "Texas"
+    assert name("", "", "", "Texas").startswith("layer")
