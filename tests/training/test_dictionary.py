@@ -413,6 +413,7 @@ def test_eight_devices_train_as_one(kind: str, x64: None) -> None:
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_training_over_a_mesh_by_the_one_call(folder: Path, trained: Path) -> None:
     eight = train(folder / "c.yaml", [], folder / "eight", quiet=True, mesh=make(8))
     losses = [
