@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
+from html import escape
 from typing import Any
 
 from jaxinterp.core.errors import InputError
 
 
-def html(kind: str, shown: Any) -> str | None:
+def html(kind: str, shown: Any) -> str:
     """HTML of an object for a notebook, from the function ``kind`` of jaxinterp.viewer.notebook.
 
-    None where the viewer is not here or cannot show the object: notebooks then print its text.
+    Where the viewer cannot show it: its text, and a line that says why.
     """
-    try:
-        show = getattr(importlib.import_module("jaxinterp.viewer.notebook"), kind)
-    except (ImportError, AttributeError):
-        return None
+    show = getattr(importlib.import_module("jaxinterp.viewer.notebook"), kind)
     try:
         return str(show(shown))
-    except InputError:
-        return None
+    except InputError as error:
+        return f"<pre>{escape(repr(shown))}</pre><div>{escape(str(error))}</div>"

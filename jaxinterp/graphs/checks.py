@@ -52,7 +52,7 @@ class Checks:
             f"worst: {self.worst_name or 'replacement logits'})"
         )
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         return html("checks", self)
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Graph:
         counts = ", ".join(f"{name} {n}" for name, n in self.counts().items() if n)
         return f"Graph({self.prompt!r}: {counts}; edges {len(self.weights)})"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         return html("graph", self)
 
     @property

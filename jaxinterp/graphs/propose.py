@@ -54,7 +54,7 @@ class Preview:
         """What `with_supernodes` takes."""
         return tuple(proposal.supernode for proposal in self.proposals)
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         return html("preview", self)
 
     def __str__(self) -> str:

@@ -64,7 +64,7 @@ class Scores:
     completeness_with_left_out: float | None = None
     pruned: PrunedScores | None = None
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         return html("scores", self)
 
     def to_dict(self) -> dict[str, Any]:

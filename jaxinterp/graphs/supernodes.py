@@ -68,7 +68,7 @@ class SupernodeGraph:
         order = np.argsort(-np.abs(values), kind="stable")
         return [(int(targets[i]), int(sources[i]), float(values[i])) for i in order]
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         return html("supernodes", self)
 
     def plot(self, **options: Any) -> Any:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+import logging
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,9 @@ from jaxinterp.viewer.view import View, stored
 if TYPE_CHECKING:
     from jaxinterp.viewer.features import FeatureSource
 
+LOG = logging.getLogger("jaxinterp.viewer")
 NOTEBOOK_LIMIT = 3_000_000  # bytes of data in one notebook cell
-MOST_FEATURES = 2_000
+MOST_FEATURES = 400
 _THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 _SCRIPT = re.compile(r'<script type="module"[^>]*\bsrc="/assets/page\.js"[^>]*></script>')
 _STYLE = re.compile(r'<link rel="stylesheet"[^>]*\bhref="/assets/page\.css"[^>]*>')
@@ -88,31 +90,37 @@ def page_html(
 
 
 def known_features(
-    graph: Graph, source: FeatureSource | None, limit: int
+    graph: Graph, source: FeatureSource | None, limit: int, first: Sequence[int] = ()
 ) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
-    """FEATURE by node, most influential first, until ``limit`` bytes are full; a line where some were left out.
+    """FEATURE by node, those of ``first`` and then the most influential, until ``limit`` bytes are full.
 
-    What cannot be read is left out as if it were not there.
+    With a line each where some were left out, and where some cannot be read.
     """
     found: dict[int, dict[str, Any]] = {}
     if source is None:
         return found, ()
     nodes = np.flatnonzero(graph.nodes["kind"] == FEATURE)
     order = nodes[np.argsort(-np.nan_to_num(graph.nodes["influence"][nodes]), kind="stable")]
-    size = 0
-    for node in order.tolist():
+    size, damaged, lines = 0, [], []
+    for node in dict.fromkeys([*first, *order.tolist()]):
         try:
             record = source.record(graph, node)
-        except InputError:
+        except InputError as error:
+            damaged.append(error)
             continue
         if record is None:
             continue
         size += len(json.dumps(record))
-        if size > limit or len(found) == MOST_FEATURES:
-            line = f"Dashboards of the {len(found)} most influential features are in this file; others are left out."
-            return found, (line,)
+        if size > limit or len(found) == MOST_FEATURES + len(first):
+            lines.append(
+                f"Dashboards of {len(found)} features are in this file, those of the others are left out."
+            )
+            break
         found[node] = record
-    return found, ()
+    if damaged:
+        LOG.warning("dashboards of %d features cannot be read: %s", len(damaged), damaged[0])
+        lines.append(f"Dashboards of {len(damaged)} features cannot be read and are left out.")
+    return found, tuple(lines)
 
 
 def fitting(shown: Shown, limit: int = NOTEBOOK_LIMIT) -> Shown:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import FEATURE, Graph
-from jaxinterp.graphs.plain import plain
 from jaxinterp.viewer import saving
 from jaxinterp.viewer.compare import compare
 from jaxinterp.viewer.features import Dashboards
 from jaxinterp.viewer.library import Opened
 from jaxinterp.viewer.view import View
 
-MOST_FEATURES = 400  # dashboards in an HTML file, those of the most influential features
-MOST_BYTES = 16 << 20  # of all of them
+MOST_BYTES = 16 << 20  # of all dashboards in an HTML file
 
 FORMATS = ("json", "jigraph", "html")
 
@@ -62,41 +56,15 @@ def labelled(opened: Opened, dashboards: Dashboards, view: View) -> Graph:
 
 
 def _page(opened: Sequence[Opened], dashboards: Dashboards) -> str:
-    from jaxinterp.viewer.embed import Shown, page_html
+    from jaxinterp.viewer.embed import Shown, known_features, page_html
 
     shown = []
     for one in opened:
         now = one.current()
         heads = {f"{target},{source}": found for (target, source), found in one.heads().items()}
         view = now.view if now.saved_from != "none" else None
-        shown.append(
-            Shown(
-                labelled(one, dashboards, now.view), one.path.name, view, now.revision,
-                _features(one, dashboards, now.view["pinned"]), heads or None,
-            )
-        )  # fmt: skip
+        features, said = known_features(one.graph, one.features(dashboards), MOST_BYTES, now.view["pinned"])
+        graph = labelled(one, dashboards, now.view)
+        shown.append(Shown(graph, one.path.name, view, now.revision, features or None, heads or None, said))
     both = compare(shown[0].graph, shown[1].graph) if len(shown) > 1 else None
     return page_html(shown, compare=both, title=shown[0].graph.prompt[:80] or "jaxinterp")
-
-
-def _features(opened: Opened, dashboards: Dashboards, pinned: Sequence[int]) -> dict[int, Any] | None:
-    """The dashboards of the pinned and the most influential features, as many as fit."""
-    source, graph = opened.features(dashboards), opened.graph
-    if source is None:
-        return None
-    features = np.flatnonzero(graph.nodes["kind"] == FEATURE)
-    influence = np.nan_to_num(graph.nodes["influence"][features])
-    order = [*pinned, *features[np.argsort(-influence, kind="stable")].tolist()]
-    found: dict[int, Any] = {}
-    size = 0
-    for node in list(dict.fromkeys(order))[: MOST_FEATURES + len(pinned)]:
-        try:
-            record = source.record(graph, node)
-        except InputError:
-            continue  # damaged: the rest is as good
-        if record is not None:
-            size += len(json.dumps(plain(record)))
-            if size > MOST_BYTES:
-                break
-            found[node] = record
-    return found or None

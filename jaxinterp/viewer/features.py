@@ -90,10 +90,10 @@ class Dashboards:
                 try:
                     return self._open(str(place), scan, scans=graph)
                 except InputError as error:
-                    LOG.info("no dashboards for %s: %s", path.name, error)
+                    LOG.warning("no dashboards for %s: %s", path.name, error)
                 except Exception:
                     LOG.exception("dashboards in %s", place)
-        return _bundled(graph)
+        return bundled_features(graph)
 
     def _open(self, place: str, scan: str | None, scans: Graph | None) -> FeatureSource:
         from jaxinterp.dashboards import open_features
@@ -118,15 +118,16 @@ def record_of(source: FeatureSource | None, graph: Graph, node: int) -> dict[str
         raise Refused(404, "the dashboard of this feature cannot be read; see the terminal") from error
 
 
-def _bundled(graph: Graph) -> FeatureSource | None:
+def bundled_features(graph: Graph) -> FeatureSource | None:
     """The dashboards of the bundled dictionaries, for graphs made with one of them."""
+    from jaxinterp.dashboards import bundled
+
     name = graph.settings.get("dictionary")
     if not (isinstance(name, str) and name.startswith("pocket")):
         return None
     try:
-        from jaxinterp.dashboards import bundled
-
         found = bundled(name)
-    except (ImportError, InputError):
+    except InputError as error:
+        LOG.warning("%s", error)
         return None
     return None if found is None else FeatureSource(found)

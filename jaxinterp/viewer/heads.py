@@ -35,9 +35,9 @@ def heads_of(path: Path, graph: Graph) -> Heads:
                 if found:
                     return found
         except OSError as error:
-            LOG.info("%s: %s", place.name, error)
+            LOG.warning("%s: %s", place.name, error)
         except (InputError, ValueError, KeyError, TypeError) as error:
-            LOG.info("%s holds no head loadings: %s", place.name, error)
+            LOG.warning("%s holds no head loadings: %s", place.name, error)
     return {}
 
 
@@ -45,7 +45,7 @@ def _read(place: Path, graph: Graph) -> Heads:
     record = graph.provenance.get("record_digest")
     document = read_json(place)
     if document["graph"] and record and document["graph"] != record:
-        LOG.info("%s is of another graph", place.name)
+        LOG.warning("%s is of another graph", place.name)
         return {}
     found: Heads = {}
     n = len(graph)

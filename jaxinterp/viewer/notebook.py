@@ -14,7 +14,7 @@ from dataclasses import replace
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import Checks, Graph, Preview, Scores, SupernodeGraph, report
 from jaxinterp.viewer.embed import NOTEBOOK_LIMIT, Shown, fitting, known_features, page_html
-from jaxinterp.viewer.features import _bundled
+from jaxinterp.viewer.features import bundled_features
 
 HEIGHT = 640
 _MOST_ROWS = 40
@@ -30,7 +30,7 @@ def graph(shown: Graph, height: int = HEIGHT, limit: int = NOTEBOOK_LIMIT) -> st
     """
     if not (isinstance(height, int) and 100 <= height <= 10_000):
         raise InputError(f"height is {height!r}: expected 100 to 10000 pixels")
-    source = _bundled(shown)
+    source = bundled_features(shown)
     if source is not None:
         known = source.labels(shown)
         shown = replace(shown, labels=tuple(known.get(i, text) for i, text in enumerate(shown.labels)))

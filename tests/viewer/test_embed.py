@@ -15,11 +15,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxinterp.core.display import html as display
 from jaxinterp.core.errors import InputError
 from jaxinterp.graphs import load_graph, propose
 from jaxinterp.viewer import embed, notebook, page_files
-from jaxinterp.viewer.embed import Shown, fitting, page_html
+from jaxinterp.viewer.embed import Shown, fitting, known_features, page_html
 from tests.graphs.graph_examples import random_graph
 from tests.graphs.test_graph_dialects import CRM
 
@@ -169,13 +168,13 @@ def test_without_its_files_the_page_is_refused_and_notebooks_print(tmp_path, mon
     monkeypatch.setattr(page_files, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"index\.html is missing"):
         page_html(graph)
-    assert graph._repr_html_() is None and "feature" in repr(graph)
+    assert repr(graph) in html.unescape(graph._repr_html_())  # its text, and why it is no more than that
+    assert "index.html is missing" in graph._repr_html_()
     (tmp_path / "index.html").write_text("<html></html>")
     for name in ("page.js", "page.css"):
         (tmp_path / name).write_text("")
     with pytest.raises(InputError, match="0 places for its script: expected 1"):
         page_html(graph)
-    assert display("nothing_of_that_name", graph) is None
 
 
 def test_a_notebook_shows_the_page_in_a_sandbox(built):
@@ -262,14 +261,15 @@ class Dashboard:
 def test_the_most_influential_features_come_along():
     graph = random_graph(layers=5)
     found, said = embed.known_features(graph, Dashboard(), 10**6)
-    assert found and not said and all(graph.nodes["index"][i] == one["index"] for i, one in found.items())
+    assert found and all(graph.nodes["index"][i] == one["index"] for i, one in found.items())
+    assert len(said) == 1 and "cannot be read" in said[0]
     influence = graph.nodes["influence"][list(found)]
     assert (np.diff(influence) <= 0).all()
     some, said = embed.known_features(graph, Dashboard(), 200)
     assert (
         0 < len(some) < len(found)
         and list(some) == list(found)[: len(some)]
-        and f"the {len(some)} most" in said[0]
+        and f"of {len(some)} features" in said[0]
     )
     assert embed.known_features(graph, None, 10) == ({}, ())
 
@@ -293,3 +293,19 @@ def random_view():
     from jaxinterp.viewer.view import empty
 
     return empty()
+
+
+def test_dashboards_that_cannot_be_read_are_counted():
+    class Source:
+        def record(self, graph, node):
+            if node == 0:
+                raise InputError("the file is damaged")
+            return {"label": "x" * 100}
+
+    graph = random_graph()
+    found, said = known_features(graph, Source(), 10**6)
+    assert 0 not in found and len(found) == graph.counts()["feature"] - 1
+    assert said == ("Dashboards of 1 features cannot be read and are left out.",)
+    last = max(found)
+    found, said = known_features(graph, Source(), 250, first=[last])
+    assert last in found and len(found) == 2 and "those of the others are left out" in said[0]
